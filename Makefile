@@ -1,0 +1,45 @@
+# make demo: the whole job on a simulated proteome, offline.   make test: linting, types, tests.
+
+PYTHON ?= python3
+ATLAS ?= atlas
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: help install demo app test lint types check bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+install: $(STAMP) ## Make .venv with everything, at the pinned versions
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; name one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,anndata]'
+	@touch $@
+
+demo: $(STAMP) ## Make ./atlas of a simulated proteome and ask it a few questions
+	$(BIN)/subcell-atlas demo --atlas $(ATLAS)
+
+app: $(STAMP) ## Open the app on ./atlas
+	$(BIN)/subcell-atlas app --atlas $(ATLAS)
+
+test: lint types check ## Linting, types and tests
+
+lint: $(STAMP) ## Only the linting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## Only the types
+	$(BIN)/mypy
+
+check: $(STAMP) ## Only the tests
+	$(BIN)/pytest
+
+bench: $(STAMP) ## Time and memory of the demo and of a first answer
+	$(BIN)/python benchmarks/demo.py
+
+clean: ## Remove the environment; the atlas stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,92 @@
+"""Pictures to crops: what a worker process does. Nothing heavy is loaded here, so that workers start at once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from subcell_atlas.errors import BadImage
+from subcell_atlas.identifiers import protein_id
+from subcell_atlas.images.cells import Box
+from subcell_atlas.images.crops import cut_cells
+from subcell_atlas.images.thumbnails import encode_thumbnail
+
+from .sources import Source, digest
+
+__all__ = ["Plan", "Prepared", "prepare"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a worker needs to know. `done` holds the fingerprints that the atlas has."""
+
+    source: Source
+    channels: tuple[str, ...]
+    crop_um: float
+    crop_px: int
+    masking: str
+    default_pixel_size_um: float
+    recipe: str  # JSON; part of the fingerprint
+    done: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What became of one picture: its cells, or the reason why there are none, or neither when it was done before."""
+
+    image_id: str
+    picture_id: str | None = None
+    crops: np.ndarray | None = None  # (n, C, size, size)
+    rows: tuple[Mapping[str, Any], ...] = ()  # columns of `cells` but the embedding
+    reject: str | None = None
+
+
+def prepare(plan: Plan, index: int) -> Prepared:
+    """Read picture `index` of the plan's source and cut its cells out."""
+    item = plan.source.item(index)
+    try:
+        picture_id = item.picture_id()
+    except BadImage as exc:
+        return Prepared(image_id=item.image_id, reject=str(exc))
+    row = (item.image_id, item.reading(), json.dumps(item.metadata, sort_keys=True))
+    fingerprint = digest(picture_id, *row, plan.recipe, str(plan.default_pixel_size_um))
+    if fingerprint in plan.done:
+        return Prepared(image_id=item.image_id, picture_id=picture_id)
+    try:
+        picture = item.load()
+        cut = cut_cells(
+            {name: picture.channels[name] for name in plan.channels},
+            picture.labels,
+            is_crop=picture.is_crop,
+            masking=plan.masking,
+            pixel_size_um=picture.pixel_size_um or plan.default_pixel_size_um,
+            crop_um=plan.crop_um,
+            crop_px=plan.crop_px,
+        )
+    except BadImage as exc:
+        return Prepared(image_id=item.image_id, picture_id=picture_id, reject=str(exc))
+    common = {
+        **item.metadata,
+        "protein_id": protein_id(item.metadata),
+        "source": plan.source.name,
+        "image_id": item.image_id,
+        "picture_id": picture_id,
+        "fingerprint": fingerprint,
+        "mask_source": cut.mask_source,
+        "pixel_size_um": picture.pixel_size_um or plan.default_pixel_size_um,
+    }
+    rows = tuple(
+        {**common, **cell_columns(picture_id, box), "thumbnail": encode_thumbnail(crop)}
+        for box, crop in zip(cut.boxes, cut.crops, strict=True)
+    )
+    return Prepared(image_id=item.image_id, picture_id=picture_id, crops=cut.crops, rows=rows)
+
+
+def cell_columns(picture_id: str, box: Box) -> dict[str, Any]:
+    """Return the columns that tell one cell of a picture from another; the id is made of what the cell is."""
+    cell_id = digest(picture_id, f"{box.label}:{box.y0}:{box.x0}:{box.y1}:{box.x1}")
+    return {"cell_id": cell_id, "y0": box.y0, "x0": box.x0, "y1": box.y1, "x1": box.x1}

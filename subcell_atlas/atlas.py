@@ -1,0 +1,161 @@
+"""Atlas: what a person holds in a notebook. One short method per question, each giving an Arrow table or a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from . import query
+from .encoders import ENCODERS, load_encoder
+from .errors import BadInput, BadWeights
+from .images.crops import cut_cells
+from .sql import SqlSession
+from .store import Store, default_uri
+
+if TYPE_CHECKING:
+    import anndata
+    import networkx as nx
+
+    from .encoders.encoder import Encoder
+
+__all__ = ["Atlas", "open_atlas"]
+
+
+class Atlas:
+    """An open atlas; it only reads. Tables come as `pyarrow.Table`: `.to_pandas()` is one call away."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sql: SqlSession | None = None
+        self._encoder: Encoder | None = None
+
+    @property
+    def uri(self) -> str:
+        """Where the atlas is."""
+        return self._store.uri
+
+    def __repr__(self) -> str:
+        return f"Atlas({self.uri!r}, proteins={self._store.count('proteins')}, cells={self._store.count('cells')})"
+
+    def similar(
+        self,
+        *genes: str,
+        k: int = 10,
+        modality: str = "image",
+        where: str | None = None,
+        cell_line: str | None = None,
+    ) -> pa.Table:
+        """Return the `k` proteins most like `genes`, a symbol, Ensembl id or UniProt accession each.
+
+        Columns: rank, protein_id, gene_symbol, similarity (cosine, 1 is alike), localization, n_cells. Several genes
+        ask for what is like all of them together. `where`: SQL over the columns of `proteins`, such as `n_cells >= 20`.
+        """
+        if not genes:
+            raise BadInput("Which gene? Name at least one.")
+        return query.similar(self._store, genes, k=k, modality=modality, where=where, cell_line=cell_line)
+
+    def similar_to_image(
+        self,
+        picture: np.ndarray,
+        *,
+        pixel_size_um: float,
+        mask: np.ndarray | None = None,
+        is_crop: bool = True,
+        k: int = 10,
+        where: str | None = None,
+        cell_line: str | None = None,
+        weights: Sequence[str] = (),
+    ) -> pa.Table:
+        """Return the `k` proteins whose pictures are most like `picture`, the same columns as `similar`.
+
+        picture: (C, H, W) raw intensities, channels in the order of the atlas's recipe (see `info`); mask: (H, W), a
+        number for each cell, 0 outside. With `is_crop` the picture is one cell, else a field of view, whose cells are
+        found, embedded and averaged. `weights`: the encoder's file, when the atlas was made with one.
+        """
+        recipe = query.recipe_of_cells(self._store)
+        encoder = self._load_encoder(weights)
+        stack = np.asarray(picture)
+        if stack.ndim != 3 or len(stack) != len(encoder.spec.channels):
+            names = ", ".join(encoder.spec.channels)
+            raise BadInput(f"A picture is (C, H, W) with the channels {names}; got shape {stack.shape}.")
+        cut = cut_cells(
+            dict(zip(encoder.spec.channels, stack, strict=True)),
+            None if mask is None else np.asarray(mask, np.int32),
+            is_crop=is_crop,
+            masking=recipe["masking"] or "none",
+            pixel_size_um=pixel_size_um,
+            crop_um=encoder.spec.crop_um,
+            crop_px=encoder.spec.crop_px,
+        )
+        vector = query.vector_of_cells(self._store, encoder, cut.crops, cell_line=cell_line)
+        return query.similar_to_vector(self._store, vector, k=k, where=where, cell_line=cell_line)
+
+    def compare(self, gene: str, *, by: str = "cell_line") -> pa.Table:
+        """Tell whether a protein's localization changes between its cell lines, conditions or antibodies.
+
+        One row per pair of groups: a, b, n_cells_a, n_cells_b, similarity, and percentile: how many percent of such
+        pairs, over all proteins, are less alike.
+        """
+        return query.compare(self._store, gene, by=by)
+
+    def map(self) -> nx.DiGraph:
+        """Return the protein map: nodes are systems with the columns of `systems`, edges go from parent to child."""
+        return query.map_graph(self._store)
+
+    def members(self, system: str) -> pa.Table:
+        """Return the proteins of a system."""
+        return query.system_members(self._store, system)
+
+    def sql(self, statement: str) -> pa.Table:
+        """Answer one SELECT (DuckDB) over the tables of the atlas, read-only and within limits (see `sql`)."""
+        if self._sql is None:
+            self._sql = SqlSession(self.uri)
+        return self._sql.query(statement)
+
+    def cells(self, where: str | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the cells that meet the SQL condition `where`, embeddings and thumbnails included."""
+        return self._store.read("cells", columns, where=where)
+
+    def proteins(self, where: str | None = None, *, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return the proteins that meet the SQL condition `where`, with their vectors."""
+        return self._store.read("proteins", columns, where=where)
+
+    def info(self) -> dict[str, Any]:
+        """Return the number of rows of each table and the recipe of the cells' embeddings."""
+        tables = {name: self._store.count(name) for name in self._store.names()}
+        recipes = {name: r for name, r in self._store.metadata("proteins").get("recipes", {}).items() if r}
+        return {"uri": self.uri, "tables": tables, "recipe": query.recipe_of_cells(self._store), "recipes": recipes}
+
+    def to_anndata(self, *, modality: str = "image") -> anndata.AnnData:
+        """Return the proteins as AnnData: obs their columns, X the vectors, obsm['X_umap'] the layout."""
+        from .export import proteins_anndata
+
+        return proteins_anndata(self._store, modality=modality)
+
+    def close(self) -> None:
+        """End the process that answers SQL."""
+        if self._sql is not None:
+            self._sql.close()
+            self._sql = None
+
+    def __enter__(self) -> Atlas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _load_encoder(self, weights: Sequence[str]) -> Encoder:
+        name = query.recipe_of_cells(self._store).get("encoder")
+        if name not in ENCODERS:
+            raise BadWeights(f"The atlas was made by {name!r}, which this package cannot run on a picture.")
+        if self._encoder is None or weights:
+            self._encoder = load_encoder(name, weights=weights)
+        return self._encoder
+
+
+def open_atlas(uri: str | None = None) -> Atlas:
+    """Open the atlas at `uri` (`$SUBCELL_ATLAS`, else `./atlas`, when None). Raise AtlasNotFound when there is none."""
+    return Atlas(Store.open(uri or default_uri()))

@@ -1,0 +1,224 @@
+"""Derived tables: read the store, call pure functions, write the store.
+
+Each stage notes, with the table it writes, the versions of the tables it read; it is up to date while these stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from .cellmap.enrichment import Name, name_systems
+from .errors import NotBuilt, UnknownName
+from .profiles import (
+    CELL_COLUMNS,
+    CellSums,
+    merge_proteins,
+    profiles_table,
+    proteins_table,
+    vectors_of,
+)
+from .recipe import Recipe
+from .runs import Run
+from .schema import TABLES
+from .store import Store
+
+__all__ = ["DEFAULT_SEED", "STAGES", "build", "write_proteins"]
+
+DEFAULT_SEED = 0
+PLACES = ("cellular_component", "complex")  # aspects of terms that say where
+FROM_CELLS = ("localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # columns of proteins
+N_NEIGHBORS = 15  # of a protein in the neighbor graph
+
+
+def build(store: Store, stages: Sequence[str] = (), *, force: bool = False, seed: int = DEFAULT_SEED) -> list[str]:
+    """Bring the named stages (all when none is named) up to date, in order; return those that had to be made.
+
+    `force` makes them anew whether or not they are. Raise UnknownName, or NotBuilt when there is nothing to build from.
+    """
+    for name in stages:
+        if name not in STAGES:
+            raise UnknownName("stage", name, STAGES)
+    made = []
+    for name, stage in STAGES.items():
+        if stages and name not in stages:
+            continue
+        if not stages and not stage.applies(store):
+            continue
+        if not force and store.metadata(stage.output).get("built_from") == stage.inputs(store, seed):
+            continue
+        run = Run.start(store, kind=f"build {name}")
+        run.finish({**stage.make(store, seed), "seed": seed})
+        made.append(name)
+    return made
+
+
+def build_profiles(store: Store, seed: int) -> dict[str, int]:
+    """Make `profiles` from `cells`, and the columns of `proteins` that come from them."""
+    built_from = profiles_inputs(store, seed)
+    sums = CellSums()
+    for batch in store.batches("cells", CELL_COLUMNS):
+        sums.add(batch)
+    if not sums.n:
+        msg = f"None of the {sums.n_without_protein} cells names a gene, so there are no profiles to build."
+        raise NotBuilt(f"{msg}\nGive gene_symbol, ensembl_id or uniprot_accession in the manifest and ingest again.")
+    recipe = store.recipe("cells", "embedding")
+    profiles = profiles_table(sums)
+    write_proteins(store, proteins_table(profiles, sums.names), vector="image", recipe=recipe, anew=FROM_CELLS)
+    recipes = {"embedding": as_object(recipe)} if recipe else {}
+    store.write("profiles", profiles, metadata={"built_from": built_from, "recipes": recipes})
+    counts = {"profiles": profiles.num_rows, "proteins": store.count("proteins")}
+    return counts | {"cells_without_protein": sums.n_without_protein}
+
+
+def has_own_cells(store: Store) -> bool:
+    """Tell whether proteins are to come from cells: always, unless their vectors were given ready-made."""
+    return store.has("cells") or "image" not in store.metadata("proteins").get("marks", {})
+
+
+def profiles_inputs(store: Store, seed: int) -> dict[str, Any]:
+    """Return what the profiles depend on; there is nothing random in them."""
+    del seed
+    return {"cells": store.version("cells")}
+
+
+def write_proteins(
+    store: Store,
+    new: pa.Table,
+    *,
+    vector: str | None = None,
+    recipe: Recipe | None = None,
+    anew: Sequence[str] = (),
+) -> None:
+    """Merge columns into `proteins`; with a vector column among them go its recipe and a mark of its content.
+
+    The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said.
+    """
+    metadata = store.metadata("proteins")
+    recipes, marks = metadata.get("recipes", {}), metadata.get("marks", {})
+    old = store.read("proteins") if "proteins" in store.names() else None
+    if old is not None:
+        old = old.drop_columns([name for name in anew if name in old.column_names])
+    merged = merge_proteins(old, new)
+    if vector is not None:
+        marks[vector] = hashlib.sha256(new[vector].combine_chunks().flatten().to_numpy().tobytes()).hexdigest()[:16]
+        recipes[vector] = as_object(recipe) if recipe else None
+    store.write("proteins", merged, metadata={"recipes": recipes, "marks": marks})
+
+
+def map_inputs(store: Store, seed: int) -> dict[str, Any]:
+    """Return what the map depends on: the proteins' pictures, the annotations that name its systems, the seed."""
+    image = store.metadata("proteins").get("marks", {}).get("image")
+    return {"image": image, "annotations": store.version("annotations"), "seed": seed}
+
+
+def build_map(store: Store, seed: int) -> dict[str, int]:
+    """Make the systems and their places from the proteins' pictures, name them, and lay the proteins out."""
+    from .cellmap.graph import neighbor_graph
+    from .cellmap.hierarchy import HierarchyOptions, find_hierarchy
+    from .cellmap.layout import layout_proteins
+
+    built_from = map_inputs(store, seed)
+    if "image" not in store.columns("proteins"):
+        raise NotBuilt("The proteins of this atlas have no picture vectors yet. Run: subcell-atlas build profiles")
+    proteins = store.read("proteins", ["protein_id", "image"], where="image IS NOT NULL")
+    ids = proteins["protein_id"].to_pylist()
+    vectors = vectors_of(proteins["image"])
+    found = find_hierarchy(neighbor_graph(vectors, k=N_NEIGHBORS), HierarchyOptions(seed=seed))
+    names = names_by_place_first(found.members, annotated_rows(store, ids), terms := known_terms(store))
+    systems = []
+    for system, node in found.graph.nodes(data=True):
+        name = names.get(system)
+        row = {"system_id": system, **node, "term_id": None, "term_name": None, "p_adjusted": None}
+        if name:
+            row |= {"term_id": name.term_id, "p_adjusted": name.p_adjusted}
+            row["term_name"] = terms.get(name.term_id, Term(name.term_id, "")).name
+        systems.append(row)
+    places = layout_proteins(vectors, seed=seed)
+    columns = {"protein_id": ids, "x": pa.array(places[:, 0]), "y": pa.array(places[:, 1])}
+    write_proteins(store, pa.table(columns), anew=("x", "y"))
+    edges = [{"parent_id": a, "child_id": b, "overlap": w} for a, b, w in found.graph.edges(data="overlap")]
+    store.write("system_edges", rows_table(edges, ["parent_id", "child_id", "overlap"]))
+    store.write("system_members", members_table(found.members, ids))
+    store.write("systems", rows_table(systems, list(TABLES["systems"])), metadata={"built_from": built_from})
+    return {"systems": len(systems), "named": len(names), "proteins": len(ids)}
+
+
+def rows_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
+    """Return rows as a table that has its columns even when there is no row."""
+    return pa.table({name: [row[name] for row in rows] for name in columns})
+
+
+def members_table(members: Mapping[str, np.ndarray], ids: Sequence[str]) -> pa.Table:
+    """Return which protein is in which system."""
+    systems = [system for system, rows in members.items() for _ in rows]
+    return pa.table({"system_id": systems, "protein_id": [ids[row] for rows in members.values() for row in rows]})
+
+
+def annotated_rows(store: Store, ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return, for each term, the rows of `ids` that are annotated to it."""
+    if not store.has("annotations"):
+        return {}
+    row_of = {protein: row for row, protein in enumerate(ids)}
+    annotations = store.read("annotations", ["protein_id", "term_id"])
+    rows: dict[str, set[int]] = {}
+    for protein, term in zip(*(annotations[c].to_pylist() for c in ("protein_id", "term_id")), strict=True):
+        if protein in row_of:
+            rows.setdefault(term, set()).add(row_of[protein])
+    return {term: np.array(sorted(found)) for term, found in rows.items()}
+
+
+class Term(NamedTuple):
+    """What `terms` says of one."""
+
+    name: str
+    aspect: str
+
+
+def known_terms(store: Store) -> dict[str, Term]:
+    """Return the name and aspect of each term, by its id."""
+    if not store.has("terms"):
+        return {}
+    rows = store.read("terms", ["term_id", "name", "aspect"]).to_pylist()
+    return {row["term_id"]: Term(row["name"], row["aspect"]) for row in rows}
+
+
+def names_by_place_first(
+    members: Mapping[str, np.ndarray], annotated: Mapping[str, np.ndarray], terms: Mapping[str, Term]
+) -> dict[str, Name]:
+    """Name systems by a place or complex; where none fits, by whatever else is annotated.
+
+    A system is a place seen in pictures, so a place that explains it is the better name even where a function fits too.
+    """
+    places = {t: rows for t, rows in annotated.items() if t in terms and terms[t].aspect in PLACES}
+    others = {t: rows for t, rows in annotated.items() if t not in places}
+    names = name_systems(members, places)
+    unnamed = {system: rows for system, rows in members.items() if system not in names}
+    return {**names, **name_systems(unnamed, others)}
+
+
+def as_object(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as the JSON object that is stored with a table."""
+    return dict(json.loads(recipe.to_json()))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the build. `output` is the table that it writes last, where it notes what it was made from."""
+
+    output: str
+    inputs: Callable[[Store, int], dict[str, Any]]
+    make: Callable[[Store, int], dict[str, int]]
+    applies: Callable[[Store], bool] = lambda _: True
+
+
+STAGES: dict[str, Stage] = {
+    "profiles": Stage("profiles", profiles_inputs, build_profiles, applies=has_own_cells),
+    "map": Stage("systems", map_inputs, build_map),
+}

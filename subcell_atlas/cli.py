@@ -1,0 +1,475 @@
+"""The command line: one short function per command, which asks, and prints."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ._version import __version__
+from .errors import AtlasError, BadInput
+
+__all__ = ["ingest_command", "main"]
+
+BRIEF = 48  # characters of a list that a table shows
+
+
+class KnownProblems(click.Group):
+    """Turns every known problem into a message on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except AtlasError as exc:
+            raise click.ClickException(str(exc)) from exc
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise SystemExit(1) from None
+
+
+atlas_option = click.option(
+    "--atlas", "uri", metavar="URI", help="The atlas: a folder or s3://… [default: $SUBCELL_ATLAS, else ./atlas]"
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
+
+
+@click.group(cls=KnownProblems, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """SubCell Atlas: where a protein sits in the cell, what sits with it, and what it might do."""
+
+
+@main.command()
+@atlas_option
+@click.option("--proteins", "n_proteins", type=click.IntRange(1, 2000), default=240, show_default=True)
+@click.option("--cells", "n_cells", type=click.IntRange(1, 200), default=12, show_default=True, help="Per protein.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def demo(uri: str | None, n_proteins: int, n_cells: int, seed: int) -> None:
+    """Do the whole job on a simulated proteome, offline: ingest, build, and a few answers."""
+    from .demo import run_demo
+
+    run_demo(resolve(uri), n_proteins=n_proteins, n_cells=n_cells, seed=seed)
+
+
+@main.group("ingest", cls=KnownProblems)
+def ingest_command() -> None:
+    """Put pictures or ready-made vectors into an atlas; running again goes on where it stopped."""
+
+
+@ingest_command.command("images")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@atlas_option
+@click.option("--encoder", "encoder_name", default="demo", show_default=True, help="See: subcell-atlas encoders")
+@click.option("--weights", multiple=True, type=click.Path(path_type=Path), help="A local weights file.")
+@click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
+@click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True)
+@click.option(
+    "--pixel-size",
+    type=click.FloatRange(0.001, 10),
+    default=0.0800885,
+    show_default=True,
+    metavar="UM",
+    help="For rows without pixel_size_um; the default is the Human Protein Atlas's.",
+)
+@click.option("--source", help="What to call this manifest in the atlas [default: its file name].")
+@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
+def ingest_images(
+    manifest: Path, uri: str | None, encoder_name: str, weights: Sequence[Path], crops: bool, source: str | None,
+    device: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Embed the fields of view or crops that a CSV lists."""
+    from ingest.job import Options, ingest_pictures
+    from ingest.manifest import read_manifest
+
+    from .encoders import ENCODERS, load_encoder
+    from .errors import UnknownName
+    from .store import Store
+
+    if encoder_name not in ENCODERS:
+        raise UnknownName("encoder", encoder_name, ENCODERS, hint="See 'subcell-atlas encoders'.")
+    spec = ENCODERS[encoder_name]
+    rows = read_manifest(manifest, channels=spec.channels, encoder=encoder_name, crops=crops, name=source)
+    encoder = load_encoder(encoder_name, weights=weights, device=device)
+    if spec.note and not weights:
+        click.echo(f"Encoder {encoder_name!r}: {spec.note}.", err=True)
+    options["pixel_size_um"] = options.pop("pixel_size")
+    counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, Options(**options))
+    report_ingest(counts, resolve(uri))
+
+
+@ingest_command.command("embeddings")
+@click.argument("file", type=click.Path(path_type=Path))
+@atlas_option
+@click.option("--modality", type=click.Choice(["image", "sequence"]), default="image", show_default=True)
+@click.option("--level", type=click.Choice(["cell", "protein"]), required=True)
+@click.option("--encoder", default="ready-made", show_default=True, help="A name for what made the vectors.")
+def ingest_embeddings_command(file: Path, uri: str | None, modality: str, level: str, encoder: str) -> None:
+    """Take ready-made vectors: Parquet, CSV or NPZ.
+
+    The vector is a list column `embedding` or numbered columns; the protein is named by gene_symbol, ensembl_id or
+    uniprot_accession.
+    """
+    from ingest.embeddings import ingest_embeddings
+
+    from .store import Store
+
+    counts = ingest_embeddings(Store.create(resolve(uri)), file, modality=modality, level=level, encoder=encoder)
+    report_ingest(counts, resolve(uri), unit="vectors")
+
+
+def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
+    """Say what became of a run's pictures."""
+    click.echo(f"{counts.cells} {unit} stored in {uri}; {counts.done_before} pictures were done before.", err=True)
+    if counts.rejected:
+        click.echo(f"{counts.rejected} rejected. Why: subcell-atlas sql 'SELECT image, reason FROM rejects'", err=True)
+
+
+@main.command()
+@click.argument("stages", nargs=-1, metavar="[STAGE]…")
+@atlas_option
+@click.option("--force", is_flag=True, help="Make the stages anew even when they are up to date.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> None:
+    """Bring what is derived from the cells up to date: profiles, map."""
+    from .build import build as build_stages
+    from .store import Store
+
+    made = build_stages(Store.open(resolve(uri)), stages, force=force, seed=seed)
+    click.echo(f"Built: {', '.join(made)}." if made else "Everything is up to date.", err=True)
+
+
+@main.command()
+@click.argument("genes", nargs=-1, metavar="[GENE]…")
+@atlas_option
+@json_option
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many neighbors.")
+@click.option("--modality", type=click.Choice(["image", "sequence", "fused"]), default="image", show_default=True)
+@click.option("--where", metavar="SQL", help="A condition over the columns of proteins, such as 'n_cells >= 20'.")
+@click.option("--cell-line", help="Compare what was seen in this cell line.")
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Ask for a picture of one cell: one file with all channels, or --image once a channel, in order.",
+)
+@click.option(
+    "--pixel-size",
+    type=click.FloatRange(0.001, 10),
+    default=0.0800885,
+    show_default=True,
+    metavar="UM",
+    help="Of the picture.",
+)
+@click.option("--weights", multiple=True, type=click.Path(path_type=Path), help="The atlas's encoder, for --image.")
+def similar(
+    genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], pixel_size: float,
+    weights: Sequence[Path], **options: Any,
+) -> None:  # fmt: skip
+    """Find the proteins that look most like the named ones, or like a picture."""
+    from .atlas import open_atlas
+
+    if bool(genes) == bool(images):
+        raise click.UsageError("Name genes, or give a picture with --image.")
+    with open_atlas(resolve(uri)) as atlas:
+        if images:
+            picture = read_picture(images)
+            options.pop("modality")
+            hits = atlas.similar_to_image(
+                picture, pixel_size_um=pixel_size, weights=[str(path) for path in weights], **options
+            )
+        else:
+            hits = atlas.similar(*genes, **options)
+    asked: dict[str, Any] = {"genes": list(genes)} if genes else {"image": [str(path) for path in images]}
+    asked |= {key: value for key, value in options.items() if value is not None}
+    rows = hits.to_pylist()
+    columns = ["rank", "gene_symbol", "similarity", "localization", "n_cells"]
+    reply({"query": asked, "hits": rows}, rows, columns, as_json=as_json)
+
+
+def read_picture(paths: Sequence[Path]) -> Any:
+    """Read the channels of one picture, (C, H, W), from a file or from a file a channel."""
+    import numpy as np
+
+    from .images.crops import check_channels
+    from .images.files import decode_channel, decode_channels, read_bytes
+
+    if len(paths) == 1:
+        return decode_channels(read_bytes(paths[0]), paths[0].name)
+    channels = {path.name: decode_channel(read_bytes(path), path.name) for path in paths}
+    if len(channels) < len(paths):
+        raise BadInput("Two of the pictures have the same name; give one file a channel.")
+    check_channels(channels)
+    return np.stack(list(channels.values()))
+
+
+@main.command()
+@click.argument("gene")
+@atlas_option
+@json_option
+@click.option("--by", type=click.Choice(["cell_line", "condition", "antibody"]), default="cell_line", show_default=True)
+def compare(gene: str, uri: str | None, as_json: bool, by: str) -> None:
+    """Tell whether a protein looks different in other cell lines, conditions, or with another antibody.
+
+    The percentile says how many percent of such pairs, over all proteins, are less alike: low means it differs.
+    """
+    from .atlas import open_atlas
+
+    with open_atlas(resolve(uri)) as atlas:
+        rows = atlas.compare(gene, by=by).to_pylist()
+    reply({"query": {"gene": gene, "by": by}, "pairs": rows}, rows, list(rows[0]), as_json=as_json)
+
+
+@main.command("map")
+@click.argument("name", required=False, metavar="[GENE|SYSTEM]")
+@atlas_option
+@json_option
+def map_command(name: str | None, uri: str | None, as_json: bool) -> None:
+    """Show the protein map, one system of it with its members, or where a gene sits in it."""
+    from . import query
+    from .store import Store
+
+    store = Store.open(resolve(uri))
+    graph = query.map_graph(store)
+    if name is None:
+        show_map(graph, as_json=as_json)
+    elif name in graph:
+        members = query.system_members(store, name).to_pylist()
+        system = system_record(graph, name)
+        rows = [{k: row[k] for k in ("gene_symbol", "localization", "n_cells")} for row in members]
+        reply({"systems": [system], "members": members}, rows, list(rows[0]), title=describe(system), as_json=as_json)
+    else:
+        symbol, paths = query.paths_of(store, name)
+        if as_json:
+            print_json({"gene_symbol": symbol, "paths": paths})
+        else:
+            for path in paths:
+                click.echo(" > ".join(describe(system_record(graph, system)) for system in path))
+
+
+def system_record(graph: Any, system: str) -> dict[str, Any]:
+    """Return one system as the map's JSON has it."""
+    return {**graph.nodes[system], "parents": sorted(graph.predecessors(system))}
+
+
+def describe(system: Mapping[str, Any]) -> str:
+    """Return a system in a few words."""
+    name = "all proteins" if system["level"] == 0 else system["term_name"] or "unnamed"
+    return f"{system['system_id']} {name} ({system['size']})"
+
+
+def show_map(graph: Any, *, as_json: bool) -> None:
+    """Print every system, as JSON or as an indented tree; one with two parents stands under both."""
+    if as_json:
+        print_json({"systems": [system_record(graph, system) for system in graph]})
+        return
+    for line in tree_lines(graph):
+        click.echo(line)
+
+
+def tree_lines(graph: Any, *, depth: int = 99) -> list[str]:
+    """Return the map as indented lines, `depth` levels of it, large systems first."""
+    lines: list[str] = []
+
+    def visit(system: str, indent: int) -> None:
+        node = graph.nodes[system]
+        p = f"  p {node['p_adjusted']:.0e}" if node["p_adjusted"] is not None and node["level"] else ""
+        lines.append(f"{'  ' * indent}{describe(node)}{p}")
+        if indent < depth:
+            for child in sorted(graph.successors(system), key=lambda c: (-graph.nodes[c]["size"], c)):
+                visit(child, indent + 1)
+
+    for root in [node for node in graph if graph.in_degree(node) == 0]:
+        visit(root, 0)
+    return lines
+
+
+@main.command()
+@click.argument("statement")
+@atlas_option
+@json_option
+@click.option("--time-limit", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, metavar="SECONDS")
+@click.option("--row-limit", type=click.IntRange(1), default=10_000, show_default=True)
+def sql(statement: str, uri: str | None, as_json: bool, time_limit: float, row_limit: int) -> None:
+    """Answer one SELECT (DuckDB) over the tables: cells, profiles, proteins, systems, annotations, … Read-only."""
+    from .sql import SqlSession
+    from .store import Store
+
+    with SqlSession(Store.open(resolve(uri)).uri, time_limit_s=time_limit, row_limit=row_limit) as session:
+        answer = session.query(statement)
+    if (answer.schema.metadata or {}).get(b"truncated") == b"true":
+        click.echo(f"Only the first {row_limit} rows are shown; see --row-limit.", err=True)
+    reply(answer.to_pylist(), answer.to_pylist(), answer.column_names, as_json=as_json)
+
+
+@main.command("export")
+@atlas_option
+@click.option("--format", "kind", type=click.Choice(["csv", "graphml", "h5ad", "parquet"]), required=True)
+@click.option("-o", "--output", "path", type=click.Path(path_type=Path), required=True)
+@click.option("--table", default="proteins", show_default=True, help="For csv and parquet.")
+def export_command(uri: str | None, kind: str, path: Path, table: str) -> None:
+    """Take the atlas elsewhere: a table (csv, parquet), the map (graphml), the proteins (h5ad)."""
+    from .errors import UnknownName
+    from .export import export
+    from .store import Store
+
+    store = Store.open(resolve(uri))
+    if table not in store.names():
+        raise UnknownName("table", table, store.names())
+    export(store, path, kind=kind, table=table)
+    click.echo(f"Wrote {path}.", err=True)
+
+
+@main.command("evaluate")
+@click.argument("names", nargs=-1, metavar="[NAME]…")
+@atlas_option
+@json_option
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed: int) -> None:
+    """Measure how well neighbors (retrieval) and map recover what is known, beside shuffled labels."""
+    from .evaluate import evaluate
+    from .store import Store
+
+    results = evaluate(Store.open(resolve(uri)), names, seed=seed)
+    rows = [
+        {"evaluation": name, "metric": metric, "value": value}
+        for name, metrics in results.items()
+        for metric, value in metrics.items()
+    ]
+    reply(results, rows, ["evaluation", "metric", "value"], as_json=as_json)
+
+
+@main.command("encoders")
+@json_option
+def encoders_command(as_json: bool) -> None:
+    """List the encoders: channels, length of the embedding, licence, where the weights are."""
+    from .encoders import ENCODERS
+
+    rows = [
+        {
+            "name": spec.name,
+            "channels": list(spec.channels),
+            "dim": spec.dim,
+            "licence": spec.licence,
+            "weights": spec.weights_url or spec.note,
+        }
+        for spec in ENCODERS.values()
+    ]
+    reply({"encoders": rows}, rows, ["name", "channels", "dim", "licence", "weights"], as_json=as_json)
+
+
+@main.command()
+@atlas_option
+@json_option
+def info(uri: str | None, as_json: bool) -> None:
+    """Say what is in the atlas: rows of each table, and the recipe of its embeddings."""
+    from .atlas import open_atlas
+
+    with open_atlas(resolve(uri)) as atlas:
+        found = atlas.info()
+    rows = [{"table": name, "rows": n} for name, n in found["tables"].items()]
+    reply(found, rows, ["table", "rows"], as_json=as_json)
+    if not as_json and found["recipe"]:
+        show([{"recipe": k, "value": v} for k, v in found["recipe"].items()], ["recipe", "value"])
+
+
+@main.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Check this machine: packages, memory, GPU; with the fix for what is missing."""
+    from .doctor import check_machine
+
+    checks = [check.__dict__ for check in check_machine()]
+    reply({"checks": checks}, checks, ["name", "status", "found", "fix"], as_json=as_json)
+
+
+@main.command()
+@atlas_option
+@click.option("--port", type=click.IntRange(1, 65535), default=8501, show_default=True)
+@click.option("--host", default="localhost", show_default=True, help="0.0.0.0 lets other machines in.")
+def app(uri: str | None, port: int, host: str) -> None:
+    """Open the app in the browser."""
+    from .serve import run_app
+
+    run_app(resolve(uri), port=port, host=host)
+
+
+def resolve(uri: str | None) -> str:
+    """Return the atlas that is meant."""
+    from .store import default_uri
+
+    return uri or default_uri()
+
+
+def reply(
+    document: Any,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    title: str | None = None,
+) -> None:
+    """Print an answer: the whole `document` as JSON, or `columns` of `rows` as a table."""
+    if as_json:
+        print_json(document)
+    else:
+        show(rows, columns, title=title)
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> None:
+    """Print `columns` of `rows` as a table."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(brief(row.get(column))) for column in columns))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
+
+
+def brief(value: object) -> str:
+    """Return a value as a cell of a printed table."""
+    formats: dict[type, Callable[[Any], str]] = {
+        type(None): lambda _: "",
+        float: lambda number: f"{number:.4g}",
+        bytes: lambda content: f"{len(content)} bytes",
+        list: lambda items: shorten(", ".join(brief(item) for item in items)),
+    }
+    return formats.get(type(value), str)(value)
+
+
+def shorten(text: str) -> str:
+    """Cut a long list."""
+    return text if len(text) <= BRIEF else f"{text[: BRIEF - 1]}…"
+
+
+def print_json(document: Any) -> None:
+    """Print a JSON document: NaN as null, bytes as base64, times in ISO 8601."""
+    click.echo(json.dumps(plain(document), ensure_ascii=False, default=str))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with what JSON lacks replaced."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,99 @@
+"""The demonstration: the whole job on a simulated proteome, offline, and a few answers."""
+
+from __future__ import annotations
+
+import click
+
+from . import query
+from .build import build
+from .cli import show, tree_lines
+from .encoders import load_encoder
+from .errors import BadInput
+from .evaluate import evaluate
+from .sql import SqlSession
+from .store import Store, quote
+
+__all__ = ["run_demo"]
+
+SUMMARY = """\
+SELECT localization[1] AS main_place, count(*) AS proteins, sum(n_cells) AS cells,
+       round(avg(variability), 2) AS variability
+FROM proteins GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 6"""
+
+
+def run_demo(uri: str, *, n_proteins: int, n_cells: int, seed: int) -> None:
+    """Make an atlas of a simulated proteome at `uri`, as far as it is not there yet, and show what it answers."""
+    from ingest.job import Options, ingest_pictures
+    from ingest.simulated import SimulatedSource, write_truth
+
+    from .images.simulated import make_proteome
+
+    store = Store.create(uri)
+    source = SimulatedSource(make_proteome(n_proteins, seed=seed), n_cells)
+    check_own(store, source.name)
+    encoder = load_encoder("demo")
+    click.echo(f"A simulated proteome: {n_proteins} made-up proteins, {n_cells} cells each, seed {seed}.", err=True)
+    click.echo(f"Encoder 'demo': {encoder.spec.note}.", err=True)
+    write_truth(store, source)
+    counts = ingest_pictures(store, source, encoder, Options())
+    click.echo(f"{counts.cells} cells embedded; {counts.done_before} were there before.", err=True)
+    made = build(store, seed=seed)
+    click.echo(f"Built: {', '.join(made)}." if made else "The map is up to date.", err=True)
+    show_answers(store, uri)
+
+
+def check_own(store: Store, source: str) -> None:
+    """Raise BadInput when the atlas holds other cells than those of this demo."""
+    others = store.count("cells", f"source <> {quote(source)}") or store.count(
+        "annotations", f"source <> {quote(source)}"
+    )
+    if others:
+        msg = (
+            f"The atlas {store.uri!r} holds other cells, or a demo of another size or seed.\n"
+            "Choose a new place: subcell-atlas demo --atlas FOLDER"
+        )
+        raise BadInput(msg)
+
+
+def show_answers(store: Store, uri: str) -> None:
+    """Print neighbors of a protein, the top of the map, a SQL summary, how well the truth was found, and what next."""
+    asked = "DEMO001"
+    places = ", ".join(query.protein_row(store, asked)["localization"])
+    click.secho(f"\nWhich proteins look like {asked} ({places})?  subcell-atlas similar {asked} -k 5", bold=True)
+    hits = query.similar(store, [asked], k=5).to_pylist() if store.count("proteins") > 1 else []
+    show(hits, ["rank", "gene_symbol", "similarity", "localization", "n_cells"])
+    click.secho("The top of the protein map  (subcell-atlas map)", bold=True)
+    for line in tree_lines(query.map_graph(store), depth=2)[:12]:
+        click.echo(f"  {line}")
+    click.secho(f'\nsubcell-atlas sql "{SUMMARY}"', bold=True)
+    with SqlSession(uri) as session:
+        answer = session.query(SUMMARY)
+    show(answer.to_pylist(), answer.column_names)
+    show_truth(store)
+    click.secho(f"Now look at it:  subcell-atlas app --atlas {uri}", bold=True)
+
+
+def show_truth(store: Store) -> None:
+    """Print how well neighbors and map recover what was planted, beside shuffled labels; measured once a build."""
+    measured = evaluate(store)
+    click.secho("How much of the planted truth was found  (subcell-atlas evaluate)", bold=True)
+    retrieval = measured["retrieval"]
+    rows = [
+        {
+            "what": f"same {kind}: mean average precision of neighbors",
+            "found": retrieval[f"{kind}_map"],
+            "labels shuffled": retrieval[f"{kind}_map_shuffled"],
+        }
+        for kind in ("complex", "localization", "compartment")
+        if f"{kind}_map" in retrieval
+    ]
+    levels = sorted({name.split("_")[1] for name in measured["map"] if name.startswith("level_")}, key=int)
+    rows += [
+        {
+            "what": f"map, {measured['map'][f'level_{level}_systems']} systems of level {level}: mutual information",
+            "found": measured["map"][f"level_{level}_ami"],
+            "labels shuffled": measured["map"][f"level_{level}_ami_shuffled"],
+        }
+        for level in levels[:3]
+    ]
+    show(rows, ["what", "found", "labels shuffled"])

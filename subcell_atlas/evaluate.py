@@ -1,0 +1,107 @@
+"""Evaluations of an atlas: read the store, call `evaluation/`, keep the numbers in `runs`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from .errors import NotBuilt, UnknownName
+from .evaluation.agreement import best_overlap, evaluate_map
+from .evaluation.retrieval import evaluate_retrieval
+from .profiles import vectors_of
+from .runs import Run
+from .store import Store
+
+__all__ = ["EVALUATIONS", "evaluate"]
+
+MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
+
+
+def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Run the named evaluations (all when none is named), keep their numbers in `runs` and return them by name."""
+    for name in names:
+        if name not in EVALUATIONS:
+            raise UnknownName("evaluation", name, EVALUATIONS)
+    results = {}
+    for name, measure in EVALUATIONS.items():
+        if not names or name in names:
+            run = Run.start(store, kind=f"evaluate {name}", recipe=store.recipe("proteins", "image"))
+            results[name] = measure(store, seed)
+            run.finish({**results[name], "seed": seed})
+    return results
+
+
+def measure_retrieval(store: Store, seed: int) -> dict[str, float]:
+    """Measure the mean average precision of neighbors that share a complex, a localization, a compartment."""
+    if "image" not in store.columns("proteins"):
+        raise NotBuilt("The proteins have no picture vectors yet. Run: subcell-atlas build")
+    proteins = store.read("proteins", ["protein_id", "localization", "image"], where="image IS NOT NULL")
+    vectors = vectors_of(proteins["image"])
+    metrics: dict[str, float] = {}
+    for kind, labels in label_sets(store, proteins["protein_id"].to_pylist()).items():
+        found = evaluate_retrieval(vectors, labels, seed=seed)
+        metrics |= {f"{kind}_map": found.mean_ap, f"{kind}_map_shuffled": found.shuffled, f"{kind}_queries": found.n}
+    if not metrics:
+        raise NotBuilt("No protein has a localization or an annotation to evaluate against.")
+    return metrics
+
+
+def measure_map(store: Store, seed: int) -> dict[str, float]:
+    """Measure how each level of the map agrees with the main compartment or localization, and complexes found again."""
+    ids = store.read("proteins", ["protein_id"], where="image IS NOT NULL")["protein_id"].to_pylist()
+    labels = label_sets(store, ids)
+    main = main_labels(store, ids, "compartment" if "compartment" in labels else "localization")
+    row_of = {protein: row for row, protein in enumerate(ids)}
+    members: dict[str, list[int]] = {}
+    for row in store.read("system_members").to_pylist():
+        members.setdefault(row["system_id"], []).append(row_of[row["protein_id"]])
+    metrics: dict[str, float] = {}
+    levels = {row["system_id"]: row["level"] for row in store.read("systems", ["system_id", "level"]).to_pylist()}
+    for level in sorted(set(levels.values()) - {0}):
+        of_level = {system: rows for system, rows in members.items() if levels[system] == level}
+        found = evaluate_map(of_level, main, seed=seed)
+        metrics |= {f"level_{level}_ami": found.ami, f"level_{level}_ami_shuffled": found.shuffled}
+        metrics[f"level_{level}_systems"] = len(of_level)
+    if "complex" in labels:
+        groups: dict[str, list[int]] = {}
+        for row, own in enumerate(labels["complex"]):
+            for name in own:
+                groups.setdefault(name, []).append(row)
+        large = {name: rows for name, rows in groups.items() if len(rows) >= MIN_GROUP}
+        metrics["complex_best_jaccard"] = best_overlap(members, large)
+    return metrics
+
+
+def label_sets(store: Store, ids: Sequence[str]) -> dict[str, list[frozenset[str]]]:
+    """Return what is known of the proteins `ids`, by kind: complexes, localizations, planted compartments.
+
+    A kind is left out when fewer than two proteins have it.
+    """
+    kinds: dict[str, dict[str, set[str]]] = {"complex": {}, "localization": {}, "compartment": {}}
+    for row in store.read("proteins", ["protein_id", "localization"]).to_pylist():
+        kinds["localization"][row["protein_id"]] = set(row["localization"] or [])
+    if store.has("annotations"):
+        aspects = dict(zip(*(store.read("terms")[c].to_pylist() for c in ("term_id", "aspect")), strict=True))
+        for row in store.read("annotations").to_pylist():
+            if aspects.get(row["term_id"]) == "complex":
+                kinds["complex"].setdefault(row["protein_id"], set()).add(row["term_id"])
+            elif row["evidence"] == "planted compartment":
+                kinds["compartment"].setdefault(row["protein_id"], set()).add(row["term_id"])
+    known = {kind: [frozenset(of.get(protein, ())) for protein in ids] for kind, of in kinds.items()}
+    return {kind: labels for kind, labels in known.items() if sum(map(bool, labels)) > 1}
+
+
+def main_labels(store: Store, ids: Sequence[str], kind: str) -> list[str | None]:
+    """Return one label a protein: its compartment when it has a single one, or its first localization."""
+    if kind == "compartment":
+        return [min(own) if len(own) == 1 else None for own in label_sets(store, ids)["compartment"]]
+    rows = store.read("proteins", ["protein_id", "localization"]).to_pylist()
+    first = {row["protein_id"]: row["localization"][0] for row in rows if row["localization"]}
+    frequent = Counter(first.values())
+    return [first[protein] if frequent[first.get(protein, "")] > 1 else None for protein in ids]
+
+
+EVALUATIONS: dict[str, Callable[[Store, int], dict[str, float]]] = {
+    "retrieval": measure_retrieval,
+    "map": measure_map,
+}

@@ -1,0 +1,1 @@
+"""How good an embedding and a map are, measured against what is known."""

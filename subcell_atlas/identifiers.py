@@ -1,0 +1,46 @@
+"""Names of genes and proteins: which identifier is the key of a protein, and what a person may have typed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from .errors import BadInput, UnknownName
+
+__all__ = ["find_protein", "protein_id"]
+
+NAME_COLUMNS = ("protein_id", "ensembl_id", "uniprot_accession", "gene_symbol")
+
+
+def protein_id(row: Mapping[str, Any]) -> str | None:
+    """Return the key of the protein that `row` is about: its Ensembl id, else its UniProt accession, else its symbol.
+
+    None when it names no protein: such a cell is stored and can be found by likeness, but belongs to no profile.
+    """
+    return row.get("ensembl_id") or row.get("uniprot_accession") or row.get("gene_symbol") or None
+
+
+def find_protein(name: str, proteins: pa.Table) -> int:
+    """Return the row of `proteins` that `name` means: an Ensembl id, a UniProt accession or a gene symbol.
+
+    Identifiers come before symbols, exact spelling before any other case. An unknown name raises UnknownName with the
+    nearest symbols; a symbol of several proteins asks for the Ensembl id.
+    """
+    wanted = name.strip()
+    for fold in (str, str.upper):
+        for column in NAME_COLUMNS:
+            rows = [i for i, value in enumerate(proteins[column].to_pylist()) if value and fold(value) == fold(wanted)]
+            if len(rows) == 1:
+                return rows[0]
+            if rows:
+                ids = [proteins["protein_id"][i].as_py() for i in rows]
+                msg = f"{name!r} is the {column} of {len(rows)} proteins: {', '.join(ids)}. Ask by one of these ids."
+                raise BadInput(msg)
+    raise UnknownName("gene", name, known_names(proteins), hint="It may be a real gene that this atlas has not imaged.")
+
+
+def known_names(proteins: pa.Table) -> Sequence[str]:
+    """Return every name by which a protein can be asked for."""
+    return [value for column in NAME_COLUMNS for value in proteins[column].to_pylist() if value]

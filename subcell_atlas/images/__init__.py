@@ -1,0 +1,1 @@
+"""Pictures: files, cells, crops, thumbnails, and the simulated proteome."""

@@ -1,0 +1,136 @@
+"""A cell's crop: the window of fixed size in µm around it, neighbors out, at the scale the encoder was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from ..errors import BadImage
+from .cells import Box, find_cells, segment_cells
+
+__all__ = ["MASKINGS", "CutCells", "cut_cells"]
+
+MASKINGS = ("cell", "none")
+MIN_SIDE_PX = 16  # a picture with a shorter side shows no cell
+
+
+@dataclass(frozen=True)
+class CutCells:
+    """The cells of one picture. crops: (n, C, size, size); mask_source: given, watershed or none."""
+
+    crops: np.ndarray
+    boxes: list[Box]
+    mask_source: str
+
+
+def cut_cells(
+    channels: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    *,
+    is_crop: bool,
+    masking: str,
+    pixel_size_um: float,
+    crop_um: float,
+    crop_px: int,
+) -> CutCells:
+    """Cut the cells of a picture out.
+
+    channels: name -> (H, W) intensities, in the encoder's order.
+    labels: (H, W) int32, a number for each cell; None when the cells are not known: those of a field are then
+    segmented, a crop is one cell.
+    masking: `cell` blackens what lies outside the cell, `none` keeps it.
+    The crop spans `crop_um` in the cell and becomes `crop_px` wide. Raise BadImage when the picture cannot be used or
+    shows no cell.
+    """
+    check_channels(channels)
+    stack = np.stack(list(channels.values()))
+    if labels is not None and labels.shape != stack.shape[1:]:
+        height, width = labels.shape
+        raise BadImage(f"the mask is {height} x {width} px, the picture {stack.shape[1]} x {stack.shape[2]}")
+    mask_source = "none" if labels is None else "given"
+    if is_crop:
+        boxes = [whole_picture(labels, stack.shape[1:])]
+    else:
+        if labels is None:
+            labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=pixel_size_um)
+            mask_source = "watershed"
+        boxes = find_cells(labels)
+    crops = []
+    for box in boxes:
+        keep = labels == box.label if labels is not None and masking == "cell" else None
+        crops.append(cut_crop(stack, box.center, keep=keep, side_px=crop_um / pixel_size_um, size=crop_px))
+    shown = [i for i, crop in enumerate(crops) if crop.min() < crop.max()]
+    if not shown:
+        raise BadImage("no cell was found in it" if not boxes else "its cells are constant: they show nothing")
+    return CutCells(np.stack([crops[i] for i in shown]), [boxes[i] for i in shown], mask_source)
+
+
+def whole_picture(labels: np.ndarray | None, shape: tuple[int, ...]) -> Box:
+    """Return the one cell of a picture that is a crop: the largest label, seen from the middle of the picture."""
+    if labels is None:
+        return Box(1, 0, 0, shape[0], shape[1])
+    areas = np.bincount(labels.ravel().clip(min=0), minlength=2)
+    areas[0] = 0
+    if not areas.any():
+        raise BadImage("the mask is empty")
+    return Box(int(areas.argmax()), 0, 0, shape[0], shape[1])
+
+
+def cytoplasm_of(channels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return (H, W) float32 intensities that fill the cell: ER and microtubules where there are, else the protein."""
+    names = [name for name in ("er", "microtubules") if name in channels] or ["protein"]
+    scaled = [channels[name].astype(np.float32) / max(float(channels[name].max()), 1e-6) for name in names]
+    return np.sum(scaled, axis=0)
+
+
+def check_channels(channels: Mapping[str, np.ndarray]) -> None:
+    """Raise BadImage when the channels of a picture, (H, W) each, differ in size, are tiny, or show nothing."""
+    shapes = {name: channel.shape for name, channel in channels.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {shape[0]} x {shape[1]}" for name, shape in shapes.items())
+        raise BadImage(f"the channels differ in size: {listed}")
+    dtypes = {name: str(channel.dtype) for name, channel in channels.items()}
+    if len(set(dtypes.values())) > 1:
+        raise BadImage("the channels differ in depth: " + ", ".join(f"{name} {kind}" for name, kind in dtypes.items()))
+    for name, channel in channels.items():
+        if min(channel.shape) < MIN_SIDE_PX:
+            raise BadImage(f"{channel.shape[0]} x {channel.shape[1]} px is too small to show a cell")
+        if channel.min() == channel.max():
+            raise BadImage(f"the {name} channel is constant ({channel.flat[0]}): it shows nothing")
+
+
+def cut_crop(
+    picture: np.ndarray, center: tuple[float, float], *, keep: np.ndarray | None, side_px: float, size: int
+) -> np.ndarray:
+    """Cut the window around a cell and bring it to the encoder's size.
+
+    picture: (C, H, W) intensities; center: (row, column) in pixels; keep: (H, W) bool, where the cell is, what lies
+    outside becomes 0 (None keeps all); side_px: side of the window in pixels of the picture; size: side of the result.
+    Returns (C, size, size) of the same dtype; beyond the picture's edge it is 0.
+    """
+    side = max(1, round(side_px))
+    top, left = round(center[0] - side / 2), round(center[1] - side / 2)
+    height, width = picture.shape[1:]
+    rows = slice(max(top, 0), min(top + side, height))
+    columns = slice(max(left, 0), min(left + side, width))
+    window = np.zeros((len(picture), side, side), picture.dtype)
+    inner = picture[:, rows, columns]
+    if keep is not None:
+        inner = inner * keep[rows, columns]
+    window[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = inner
+    return resize(window, size)
+
+
+def resize(window: np.ndarray, size: int) -> np.ndarray:
+    """Resize (C, H, W) to (C, size, size), bilinear with the support widened when shrinking; dtype kept."""
+    if window.shape[1:] == (size, size):
+        return window
+    planes = []
+    for plane in window:
+        image = Image.fromarray(plane if plane.dtype == np.uint8 else plane.astype(np.float32))
+        planes.append(np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)))
+    resized = np.stack(planes)
+    return resized if resized.dtype == window.dtype else np.rint(resized).astype(window.dtype)

@@ -1,0 +1,179 @@
+"""Pictures of the simulated proteome: four channels of one cell, as a microscope and its plate would give them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from subcell_atlas.images.simulated.canvas import blur, brightness, pixel_size_um, smooth_noise
+from subcell_atlas.images.simulated.proteome import SimulatedProtein, SimulatedProteome
+from subcell_atlas.images.simulated.scene import Scene, make_scene
+from subcell_atlas.images.simulated.stains import stain_protein
+
+__all__ = ["CHANNELS", "VERSION", "SimulatedCell", "describe_cell", "make_cell"]
+
+CHANNELS = ("microtubules", "er", "nucleus", "protein")
+VERSION = 1
+
+WELLS_PER_PLATE = 96
+REPLICATES = 2  # plates on which the same antibody is seen, in each cell line
+CELLS_PER_FOV = 4
+SPOT_UM = 0.14  # standard deviation of the lens's spot
+VARIABLE_SD = 0.4  # of log brightness, that a variable protein has on top
+PHOTONS = 450.0  # that fill the camera's range
+_SCENE, _STAIN, _CAMERA, _PLATE, _ANTIBODY, _FOV = range(2, 8)  # streams of randomness
+
+
+@dataclass(frozen=True)
+class SimulatedCell:
+    """channels: (4, H, W) uint8 in the order of CHANNELS; mask: (H, W) bool, the pixels of the cell."""
+
+    channels: np.ndarray
+    mask: np.ndarray
+    gene_symbol: str
+    ensembl_id: str
+    uniprot_accession: str
+    antibody: str
+    cell_line: str
+    plate: str
+    well: str
+    fov: str
+    localization: tuple[str, ...]
+    pixel_size_um: float
+
+
+def describe_cell(proteome: SimulatedProteome, protein_index: int, cell_index: int) -> dict[str, Any]:
+    """Return the fields of a SimulatedCell that need no picture: names, place, plate, well and field of view."""
+    protein = proteome.proteins[protein_index]
+    round_, line_index = divmod(cell_index, len(proteome.cell_lines))
+    cell_line = proteome.cell_lines[line_index]
+    replicate = round_ % REPLICATES
+    antibody = protein.antibodies[(round_ + round_ // REPLICATES) % len(protein.antibodies)]
+    block, position = divmod(_antibody_number(antibody) - 1, WELLS_PER_PLATE)
+    plate = f"demo-plate-{cell_line.removeprefix('Demo-')}{REPLICATES * block + replicate + 1}"
+    well = f"{'ABCDEFGH'[position // 12]}{position % 12 + 1}"
+    sample = round_ // (REPLICATES * CELLS_PER_FOV) + 1
+    return {
+        "gene_symbol": protein.gene_symbol,
+        "ensembl_id": protein.ensembl_id,
+        "uniprot_accession": protein.uniprot_accession,
+        "antibody": antibody,
+        "cell_line": cell_line,
+        "plate": plate,
+        "well": well,
+        "fov": f"{plate}_{well}_{sample}",
+        "localization": protein.localization_in[cell_line],
+    }
+
+
+def make_cell(proteome: SimulatedProteome, protein_index: int, cell_index: int, *, size: int = 192) -> SimulatedCell:
+    """Return one cell; the same for the same proteome, indices and `size` (pixels of a side of FIELD_UM)."""
+    about = describe_cell(proteome, protein_index, cell_index)
+    protein = proteome.proteins[protein_index]
+    key = (proteome.seed, protein_index, cell_index)
+    scene = make_scene(_stream(_SCENE, *key), about["cell_line"], size)
+    light = np.stack(
+        [
+            scene.microtubules / brightness(scene.microtubules, 20.0) + 0.05 * scene.thickness,
+            scene.er / brightness(scene.er, 10.0),
+            _stain_dna(scene),
+            _stain_target(scene, protein, about, _stream(_STAIN, *key), proteome.seed),
+        ]
+    )
+    channels = _photograph(light, scene, about, _stream(_CAMERA, *key), proteome.seed)
+    return SimulatedCell(channels=channels, mask=scene.level < 1, pixel_size_um=pixel_size_um(size), **about)
+
+
+def _stream(kind: int, *key: int) -> np.random.Generator:
+    return np.random.default_rng([kind, VERSION, *key])
+
+
+def _antibody_number(antibody: str) -> int:
+    return int(antibody.removeprefix("DEMOAB"))
+
+
+def _stain_dna(scene: Scene) -> np.ndarray:
+    rim = 0.15 * np.exp(-(((scene.beyond_um + 0.5) / 0.5) ** 2))
+    return 0.62 * scene.in_nucleus * np.clip(1 + 0.22 * scene.chromatin + rim - 0.62 * scene.nucleoli, 0.12, None)
+
+
+def _stain_target(
+    scene: Scene, protein: SimulatedProtein, about: dict[str, Any], rng: np.random.Generator, seed: int
+) -> np.ndarray:
+    """Return the protein channel: its place or places, light all over the cell, and what the antibody adds."""
+    texture, places = protein.texture, about["localization"]
+    state = rng.uniform(0.1, 1.0) if protein.variable else 1.0
+    second_share = texture.second_share * (rng.uniform(0, 1.6) if protein.variable else 1.0)
+    image = stain_protein(scene, texture, places[0], rng)
+    if len(places) > 1:
+        image = (1 - second_share) * image + second_share * stain_protein(scene, texture, places[1], rng)
+    sticky, nuclear = _antibody_background(about["antibody"], seed)
+    diffuse = (texture.diffuse + sticky + 0.12 * (1 - state)) * scene.thickness * (1 - 0.3 * scene.in_nucleus)
+    diffuse = diffuse + nuclear * scene.in_nucleus * (1 + 0.12 * scene.chromatin - 0.5 * scene.nucleoli)
+    diffuse *= np.clip(1 + 0.2 * smooth_noise(rng, scene.size, 0.5), 0.2, None)
+    level = texture.brightness * float(np.exp(rng.normal(0, texture.cell_sd + VARIABLE_SD * protein.variable)))
+    return level * (state * image + diffuse)
+
+
+@lru_cache(maxsize=4096)
+def _antibody_background(antibody: str, seed: int) -> tuple[float, float]:
+    """Return the light that an antibody leaves all over the cell and in its nucleus, whatever its target."""
+    rng = _stream(_ANTIBODY, seed, _antibody_number(antibody))
+    return float(rng.uniform(0.0, 0.06)), float(rng.choice([0.0, 0.0, 0.04, 0.08]))
+
+
+@dataclass(frozen=True)
+class _Plate:
+    """gain and background: (4, 1, 1), by channel; blur: relative to SPOT_UM."""
+
+    gain: np.ndarray
+    background: np.ndarray
+    blur: float
+
+
+@lru_cache(maxsize=512)
+def _make_plate(plate: str, seed: int) -> _Plate:
+    rng = _stream(_PLATE, seed, *plate.encode())
+    gain = np.exp(rng.normal(0, 0.18, (4, 1, 1))).clip(0.65, 1.4)
+    background = rng.uniform(0.006, 0.045, (4, 1, 1))
+    return _Plate(gain.astype(np.float32), background.astype(np.float32), float(rng.uniform(0.9, 1.5)))
+
+
+def _photograph(
+    light: np.ndarray, scene: Scene, about: dict[str, Any], rng: np.random.Generator, seed: int
+) -> np.ndarray:
+    """Return (4, H, W) uint8: lens, neighbours, lamp and camera."""
+    plate = _make_plate(about["plate"], seed)
+    fov = _stream(_FOV, seed, *about["fov"].encode())
+    spot_um = SPOT_UM * plate.blur * float(np.exp(fov.normal(0, 0.08)))
+    lamp = 1 + 0.07 * smooth_noise(fov, scene.size, 30.0)
+    sharp = np.stack([blur(channel, spot_um) for channel in light])
+    _add_neighbours(sharp, scene, rng)
+    signal = sharp * plate.gain * lamp + plate.background
+    noise = rng.standard_normal(signal.shape, dtype=np.float32) * np.sqrt(signal / PHOTONS + 0.006**2)
+    return np.clip((signal + noise) * 235, 0, 255).astype(np.uint8)
+
+
+def _add_neighbours(light: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
+    """Add up to two neighbours: the cell itself, turned by half, a cell's width away and never over the cell."""
+    alone = light.copy()
+    outside = 1 - scene.inside
+    first, apart = rng.uniform(0, 2 * np.pi), rng.uniform(2.2, 4.1)
+    for turn in (first, first + apart)[: rng.integers(3)]:
+        direction = np.array([np.sin(turn), np.cos(turn)])
+        reach = 2 * float(scene.cell.radius_at(*direction)) + rng.uniform(0.5, 5.0)
+        shift = np.round((2 * scene.cell.centre + reach * direction) / pixel_size_um(scene.size)).astype(int)
+        light += rng.uniform(0.4, 0.95) * outside * _shifted(alone[:, ::-1, ::-1], shift)
+
+
+def _shifted(image: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    """Return `image` (C, H, W) moved by `shift` (y, x) pixels, black where it came from."""
+    moved = np.zeros_like(image)
+    target = tuple(slice(max(0, s), n + min(0, s)) for s, n in zip(shift, image.shape[1:], strict=True))
+    source = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, image.shape[1:], strict=True))
+    if all(s.stop > s.start for s in target):
+        moved[:, *target] = image[:, *source]
+    return moved

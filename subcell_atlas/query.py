@@ -1,0 +1,275 @@
+"""Questions to an atlas, and their answers with evidence. Only reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+import pyarrow as pa
+
+from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
+from .identifiers import find_protein
+from .profiles import vectors_of
+from .store import Store, one_of, quote
+
+if TYPE_CHECKING:
+    from .encoders.encoder import Encoder
+
+__all__ = [
+    "MODALITIES",
+    "compare",
+    "map_graph",
+    "paths_of",
+    "protein_row",
+    "recipe_of_cells",
+    "similar",
+    "similar_to_vector",
+    "system_members",
+    "thumbnails",
+]
+
+MODALITIES = ("image", "sequence", "fused")
+HIT_COLUMNS = ("rank", "protein_id", "gene_symbol", "similarity", "localization", "n_cells")
+NAME_COLUMNS = ("protein_id", "gene_symbol", "ensembl_id", "uniprot_accession")
+
+
+def protein_row(store: Store, name: str) -> dict[str, Any]:
+    """Return the plain columns of the protein that `name` means (see `identifiers.find_protein`)."""
+    names = store.read("proteins", NAME_COLUMNS)
+    protein = names["protein_id"][find_protein(name, names)].as_py()
+    wanted = [column for column in store.columns("proteins") if column not in MODALITIES]
+    return store.read("proteins", wanted, where=f"protein_id = {quote(protein)}").to_pylist()[0]
+
+
+def similar(
+    store: Store,
+    names: Sequence[str],
+    *,
+    k: int = 10,
+    modality: str = "image",
+    where: str | None = None,
+    cell_line: str | None = None,
+) -> pa.Table:
+    """Return the `k` proteins most like the named ones, with the columns of `HIT_COLUMNS`; similarity is the cosine.
+
+    Several names ask for what is like their mean, each with the same weight; the named themselves are left out.
+    `where` is a SQL condition over the columns of `proteins`. `cell_line` compares what was seen in that line alone.
+    """
+    names_table = store.read("proteins", NAME_COLUMNS)
+    rows = [find_protein(name, names_table) for name in names]
+    proteins = [names_table["protein_id"][row].as_py() for row in rows]
+    if cell_line is not None:
+        check_cell_line(store, cell_line)
+    vectors = [vector_of(store, protein, modality=modality, cell_line=cell_line) for protein in proteins]
+    vector = np.mean([v / np.linalg.norm(v) for v in vectors], axis=0)
+    return similar_to_vector(
+        store, vector, k=k, modality=modality, where=where, cell_line=cell_line, leave_out=proteins
+    )
+
+
+def similar_to_vector(
+    store: Store,
+    vector: np.ndarray,
+    *,
+    k: int = 10,
+    modality: str = "image",
+    where: str | None = None,
+    cell_line: str | None = None,
+    leave_out: Sequence[str] = (),
+) -> pa.Table:
+    """Return the `k` proteins whose vectors are most like `vector` (dim,), the same columns as `similar`."""
+    if k < 1:
+        raise BadInput(f"k is {k}; at least one neighbor is asked for.")
+    if cell_line is None:
+        check_modality(store, modality)
+        others = f"NOT ({one_of('protein_id', leave_out)})" if leave_out else None
+        condition = " AND ".join(f"({part})" for part in (where, others) if part) or None
+        hits = store.nearest("proteins", modality, vector, k=k, where=condition)
+    else:
+        hits = similar_in_cell_line(store, vector, k=k, where=where, cell_line=cell_line, leave_out=leave_out)
+    hits = hits.slice(0, k)
+    return hits.append_column("rank", pa.array(range(1, hits.num_rows + 1), pa.int32())).select(list(HIT_COLUMNS))
+
+
+def similar_in_cell_line(
+    store: Store, vector: np.ndarray, *, k: int, where: str | None, cell_line: str, leave_out: Sequence[str]
+) -> pa.Table:
+    """Compare `vector` with the profiles of one cell line; a protein counts by its best profile there."""
+    allowed = store.read("proteins", ["protein_id", "gene_symbol", "localization"], where=where)
+    row_of = {protein: row for row, protein in enumerate(allowed["protein_id"].to_pylist())}
+    in_line = f"cell_line = {quote(cell_line)}"
+    found = store.nearest("profiles", "embedding", vector, k=store.count("profiles", in_line), where=in_line)
+    best: dict[str, dict[str, Any]] = {}
+    for hit in found.select(["protein_id", "similarity", "n_cells"]).to_pylist():
+        if hit["protein_id"] in row_of and hit["protein_id"] not in leave_out:
+            best.setdefault(hit["protein_id"], hit)
+    hits = list(best.values())[:k]
+    names = allowed.take(pa.array([row_of[hit["protein_id"]] for hit in hits], pa.int64()))
+    names = names.append_column("similarity", pa.array([hit["similarity"] for hit in hits], pa.float32()))
+    return names.append_column("n_cells", pa.array([hit["n_cells"] for hit in hits], pa.int32()))
+
+
+def check_modality(store: Store, modality: str) -> None:
+    """Raise UnknownName or NotBuilt when the atlas cannot be searched by `modality`."""
+    if modality not in MODALITIES:
+        raise UnknownName("modality", modality, MODALITIES)
+    if modality not in store.columns("proteins"):
+        fix = {"sequence": "Put some in: subcell-atlas ingest embeddings FILE --modality sequence --level protein"}
+        raise NotBuilt(f"This atlas has no {modality} vectors. {fix.get(modality, 'Run: subcell-atlas build')}")
+
+
+def check_cell_line(store: Store, cell_line: str) -> None:
+    """Raise UnknownName when no protein was seen in `cell_line`."""
+    known = store.read("profiles", ["cell_line"])["cell_line"].drop_null().unique().to_pylist()
+    if cell_line not in known:
+        raise UnknownName("cell line", cell_line, known)
+
+
+def vector_of(store: Store, protein: str, *, modality: str, cell_line: str | None) -> np.ndarray:
+    """Return the vector (dim,) of a protein; of its profiles in `cell_line`, weighted by their cells, when given."""
+    if cell_line is None:
+        check_modality(store, modality)
+        found = store.read("proteins", [modality], where=f"protein_id = {quote(protein)} AND {modality} IS NOT NULL")
+        if not found.num_rows:
+            raise NotBuilt(f"{protein} has no {modality} vector in this atlas.")
+        vector = vectors_of(found[modality])[0]
+    else:
+        if modality != "image":
+            raise BadInput(f"A cell line can be chosen for modality image, not {modality}: it is about pictures.")
+        condition = f"protein_id = {quote(protein)} AND cell_line = {quote(cell_line)}"
+        found = store.read("profiles", ["n_cells", "embedding"], where=condition)
+        if not found.num_rows:
+            raise NotBuilt(f"{protein} was not seen in the cell line {cell_line!r}.")
+        vector = np.average(vectors_of(found["embedding"]), axis=0, weights=found["n_cells"].to_numpy())
+    if not np.any(vector):
+        msg = f"The {modality} vector of {protein} is zero, as in an atlas of one protein: nothing can be compared."
+        raise NotBuilt(msg)
+    return vector
+
+
+def recipe_of_cells(store: Store) -> dict[str, Any]:
+    """Return the recipe of the cells' embeddings as an object; empty when there are none."""
+    return store.metadata("cells").get("recipes", {}).get("embedding") or {}
+
+
+def vector_of_cells(store: Store, encoder: Encoder, crops: np.ndarray, *, cell_line: str | None) -> np.ndarray:
+    """Embed crops (N, C, H, W) that are not in the atlas and return their mean (dim,), centred like the proteins.
+
+    The center is the mean of the atlas (of `cell_line` when given): the plate of a new picture is not known to it.
+    Raise RecipeMismatch when `encoder` is not the atlas's.
+    """
+    stored = store.recipe("cells", "embedding")
+    if stored is None:
+        raise NotBuilt("The atlas holds no cells to compare a picture with.")
+    if stored.encoder == "ready-made" or stored.masking is None:
+        raise RecipeMismatch("This atlas was made from ready-made vectors: how to embed a picture is not known to it.")
+    stored.check_same(encoder.recipe(masking=stored.masking), here="this atlas", there="this encoder")
+    where = f"cell_line = {quote(cell_line)}" if cell_line else None
+    if cell_line:
+        check_cell_line(store, cell_line)
+    profiles = store.read("profiles", ["n_cells", "embedding", "uncentered"], where=where)
+    shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
+    return encoder.embed(crops).mean(axis=0) - np.average(shift, axis=0, weights=profiles["n_cells"].to_numpy())
+
+
+def compare(store: Store, name: str, *, by: str) -> pa.Table:
+    """Tell whether a protein's localization changes between its cell lines, conditions or antibodies.
+
+    One row per pair of groups: a, b, n_cells_a, n_cells_b, similarity (cosine of the two profiles), and percentile: the
+    share, in percent, of the same comparison over all proteins whose similarity is lower. A low percentile says that
+    the two differ more than in most proteins.
+    """
+    allowed = ("cell_line", "condition", "antibody")
+    if by not in allowed:
+        raise UnknownName("comparison", by, allowed)
+    row = protein_row(store, name)
+    profiles = store.read("profiles", ["protein_id", by, "n_cells", "embedding"], where=f"{by} IS NOT NULL")
+    pairs = pairs_within_proteins(profiles, by)
+    everyone = np.sort([pair["similarity"] for pair in pairs])
+    mine = [pair for pair in pairs if pair["protein_id"] == row["protein_id"]]
+    if not mine:
+        groups = sorted({r[by] for r in profiles.to_pylist() if r["protein_id"] == row["protein_id"]})
+        seen = f"in one alone ({groups[0]})" if groups else "in none"
+        raise NotBuilt(f"{name} cannot be compared by {by}: it was seen {seen}.")
+    for pair in mine:
+        pair["percentile"] = 100 * float(np.searchsorted(everyone, pair["similarity"])) / len(everyone)
+    return pa.Table.from_pylist(mine).drop_columns(["protein_id"])
+
+
+def pairs_within_proteins(profiles: pa.Table, by: str) -> list[dict[str, Any]]:
+    """Return every pair of groups of every protein with the cosine of their mean profiles."""
+    vectors = vectors_of(profiles["embedding"])
+    n_cells = profiles["n_cells"].to_numpy()
+    rows_of: dict[str, dict[str, list[int]]] = {}
+    for row, (protein, group) in enumerate(
+        zip(profiles["protein_id"].to_pylist(), profiles[by].to_pylist(), strict=True)
+    ):
+        rows_of.setdefault(protein, {}).setdefault(group, []).append(row)
+    pairs = []
+    for protein, groups in rows_of.items():
+        means = {g: np.average(vectors[rows], axis=0, weights=n_cells[rows]) for g, rows in groups.items()}
+        for a, b in combinations(sorted(groups), 2):
+            norm = float(np.linalg.norm(means[a]) * np.linalg.norm(means[b]))
+            pairs.append(
+                {
+                    "protein_id": protein,
+                    "a": a,
+                    "b": b,
+                    "n_cells_a": int(n_cells[groups[a]].sum()),
+                    "n_cells_b": int(n_cells[groups[b]].sum()),
+                    "similarity": float(means[a] @ means[b]) / norm if norm else 0.0,
+                }
+            )
+    return pairs
+
+
+def map_graph(store: Store) -> nx.DiGraph:
+    """Return the protein map: nodes are systems and carry the columns of `systems`, edges parent -> child `overlap`."""
+    graph = nx.DiGraph()
+    for row in store.read("systems").to_pylist():
+        graph.add_node(row["system_id"], **row)
+    for row in store.read("system_edges").to_pylist():
+        graph.add_edge(row["parent_id"], row["child_id"], overlap=row["overlap"])
+    return graph
+
+
+def system_members(store: Store, system: str) -> pa.Table:
+    """Return the proteins of a system, without their vectors, by symbol."""
+    known = store.read("systems", ["system_id"])["system_id"].to_pylist()
+    if system not in known:
+        raise UnknownName("system", system, known)
+    ids = store.read("system_members", ["protein_id"], where=f"system_id = {quote(system)}")["protein_id"].to_pylist()
+    wanted = ["protein_id", "gene_symbol", "localization", "n_cells", "variability", "x", "y"]
+    return store.read("proteins", wanted, where=one_of("protein_id", ids)).sort_by("gene_symbol")
+
+
+def paths_of(store: Store, name: str) -> tuple[str, list[list[str]]]:
+    """Return the symbol of a protein and the paths from the root to each of the smallest systems that hold it."""
+    row = protein_row(store, name)
+    where = f"protein_id = {quote(row['protein_id'])}"
+    systems = store.read("system_members", ["system_id"], where=where)["system_id"].to_pylist()
+    inside = map_graph(store).subgraph(systems)
+    roots = [node for node in inside if inside.nodes[node]["level"] == 0]
+    leaves = [node for node in inside if inside.out_degree(node) == 0]
+    paths: list[list[str]] = []
+    for root in roots:
+        for leaf in sorted(leaves):
+            paths.extend([[root]] if leaf == root else nx.all_simple_paths(inside, root, leaf))
+    return row["gene_symbol"] or row["protein_id"], paths
+
+
+def thumbnails(store: Store, protein: str, *, n: int = 6) -> pa.Table:
+    """Return at most `n` cells of a protein with their thumbnails, spread over its cell lines."""
+    wanted = ["cell_id", "cell_line", "antibody", "plate", "localization", "thumbnail"]
+    where = f"protein_id = {quote(protein)} AND thumbnail IS NOT NULL"
+    cells = store.read("cells", wanted, where=where, limit=64)
+    order: dict[str | None, list[int]] = {}
+    for row, line in enumerate(cells["cell_line"].to_pylist()):
+        order.setdefault(line, []).append(row)
+    turns = [
+        rows[i] for i in range(max(map(len, order.values()), default=0)) for rows in order.values() if i < len(rows)
+    ]
+    return cells.take(pa.array(turns[:n], pa.int64()))

@@ -1,0 +1,64 @@
+"""A recipe says how an embedding came to be; embeddings of two recipes are never mixed or compared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from .errors import RecipeMismatch
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a vector column came to be. Fields that are unknown (ready-made vectors) or do not apply are None."""
+
+    encoder: str
+    dim: int
+    weights_sha256: str | None = None
+    block: int | None = None  # counted from 1
+    pooling: str | None = None
+    channels: tuple[str, ...] | None = None
+    crop_px: int | None = None  # side of the crop that the network sees
+    crop_um: float | None = None  # the same in the cell
+    masking: str | None = None  # cell: everything outside the cell is 0; none: neighbors stay visible
+    normalization: str | None = None
+    precision: str | None = None
+    code_version: str | None = None  # recorded, not compared: a new release may go on with an old table
+
+    def to_json(self) -> str:
+        """Return the recipe as a JSON object."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Read what `to_json` wrote; fields of a later version are ignored."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in json.loads(text).items() if key in known}
+        if values.get("channels") is not None:
+            values["channels"] = tuple(values["channels"])
+        return cls(**values)
+
+    def comparable(self) -> str:
+        """Return, as JSON, the fields that decide whether two embeddings can be compared."""
+        return dataclasses.replace(self, code_version=None).to_json()
+
+    def difference(self, other: Recipe) -> str | None:
+        """Name the first field in which the two cannot be compared, with both values; None when they can."""
+        for field in dataclasses.fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            if field.name != "code_version" and mine != theirs:
+                return f"{field.name} is {theirs!r}, not {mine!r}"
+        return None
+
+    def check_same(self, other: Recipe, *, here: str, there: str) -> None:
+        """Raise RecipeMismatch, naming the field, when `other` (of `there`) differs from this recipe (of `here`)."""
+        difference = self.difference(other)
+        if difference:
+            msg = (
+                f"{there[0].upper()}{there[1:]} cannot be mixed with {here}: {difference}.\n"
+                "Use the same encoder and options, or another atlas (--atlas)."
+            )
+            raise RecipeMismatch(msg)

@@ -1,0 +1,160 @@
+"""What an atlas stores: the Arrow schema of every table.
+
+An atlas is one LanceDB database; each table carries, in its schema metadata under the key `subcell_atlas`, a JSON
+object with `schema_version`, the recipes of its vector columns and, for derived tables, what they were built from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+__all__ = ["KEYS", "METADATA_KEY", "SCHEMA_VERSION", "TABLES", "VECTOR", "read_metadata", "table_schema"]
+
+SCHEMA_VERSION = 1
+METADATA_KEY = b"subcell_atlas"
+
+STRINGS = pa.list_(pa.string())
+TIME = pa.timestamp("ms", tz="UTC")
+VECTOR = pa.list_(pa.float32())  # becomes a fixed-size list once the dimension is known
+
+TABLES: dict[str, dict[str, pa.DataType]] = {
+    # one row per segmented cell; `box` is in pixels of the picture as given, `embedding` is the encoder's raw output
+    "cells": {
+        "cell_id": pa.string(),
+        "protein_id": pa.string(),
+        "gene_symbol": pa.string(),
+        "ensembl_id": pa.string(),
+        "uniprot_accession": pa.string(),
+        "antibody": pa.string(),
+        "cell_line": pa.string(),
+        "plate": pa.string(),
+        "well": pa.string(),
+        "fov": pa.string(),
+        "condition": pa.string(),
+        "localization": STRINGS,
+        "predicted_localization": STRINGS,
+        "embedding": VECTOR,
+        "thumbnail": pa.binary(),  # JPEG, the encoder's channels side by side
+        "source": pa.string(),
+        "image_id": pa.string(),
+        "picture_id": pa.string(),  # hash of the pictures' content
+        "fingerprint": pa.string(),  # hash of all that the row was made from: its presence means "done"
+        "mask_source": pa.string(),  # given | watershed | none
+        "y0": pa.int32(),
+        "x0": pa.int32(),
+        "y1": pa.int32(),
+        "x1": pa.int32(),
+        "pixel_size_um": pa.float32(),
+        "extra": pa.string(),  # JSON of the manifest's other columns
+        "run_id": pa.string(),
+    },
+    # one row per protein x antibody x cell line x condition
+    "profiles": {
+        "profile_id": pa.string(),
+        "protein_id": pa.string(),
+        "antibody": pa.string(),
+        "cell_line": pa.string(),
+        "condition": pa.string(),
+        "n_cells": pa.int32(),
+        "n_plates": pa.int32(),
+        "localization": STRINGS,
+        "spread": pa.float32(),  # root mean square distance of its centred cells to their mean
+        "embedding": VECTOR,  # mean over cells, each centred on its batch
+        "uncentered": VECTOR,  # mean over cells as they came from the encoder
+    },
+    "proteins": {
+        "protein_id": pa.string(),
+        "gene_symbol": pa.string(),
+        "ensembl_id": pa.string(),
+        "uniprot_accession": pa.string(),
+        "localization": STRINGS,
+        "n_cells": pa.int32(),
+        "n_antibodies": pa.int32(),
+        "cell_lines": STRINGS,
+        "variability": pa.float32(),  # cell-to-cell: mean spread of its profiles over the atlas's median spread
+        "image": VECTOR,
+        "sequence": VECTOR,
+        "fused": VECTOR,
+        "x": pa.float32(),
+        "y": pa.float32(),
+        "amino_acids": pa.string(),
+    },
+    "systems": {
+        "system_id": pa.string(),
+        "level": pa.int32(),  # 0: the root, which holds every protein of the map
+        "resolution": pa.float32(),
+        "persistence": pa.int32(),  # at how many of the resolutions the system was found again
+        "size": pa.int32(),
+        "term_id": pa.string(),
+        "term_name": pa.string(),
+        "p_adjusted": pa.float64(),
+    },
+    "system_edges": {"parent_id": pa.string(), "child_id": pa.string(), "overlap": pa.float32()},
+    "system_members": {"system_id": pa.string(), "protein_id": pa.string()},
+    "terms": {"term_id": pa.string(), "name": pa.string(), "aspect": pa.string(), "source": pa.string()},
+    "annotations": {
+        "protein_id": pa.string(),
+        "term_id": pa.string(),
+        "evidence": pa.string(),
+        "source": pa.string(),
+    },
+    "runs": {
+        "run_id": pa.string(),
+        "kind": pa.string(),  # ingest | build | evaluate
+        "started": TIME,
+        "finished": TIME,
+        "recipe": pa.string(),  # JSON
+        "counts": pa.string(),  # JSON
+        "code_version": pa.string(),
+    },
+    "rejects": {
+        "source": pa.string(),
+        "image": pa.string(),
+        "reason": pa.string(),
+        "run_id": pa.string(),
+    },
+}
+
+# The columns that say whether a row is already there.
+KEYS: dict[str, tuple[str, ...]] = {
+    "cells": ("cell_id",),
+    "profiles": ("profile_id",),
+    "proteins": ("protein_id",),
+    "systems": ("system_id",),
+    "system_edges": ("parent_id", "child_id"),
+    "system_members": ("system_id", "protein_id"),
+    "terms": ("term_id",),
+    "annotations": ("protein_id", "term_id", "source"),
+    "runs": ("run_id",),
+    "rejects": ("source", "image"),
+}
+
+
+def table_schema(
+    table: str, *, dims: Mapping[str, int] | None = None, metadata: Mapping[str, Any] | None = None
+) -> pa.Schema:
+    """Return the Arrow schema of `table`.
+
+    `dims` gives the dimension of each vector column; a vector column without one is left out: it holds nothing yet.
+    `metadata` is stored with the table as JSON, beside the schema's version.
+    """
+    dims = dims or {}
+    fields = []
+    for name, kind in TABLES[table].items():
+        if kind is VECTOR:
+            if name not in dims:
+                continue
+            kind = pa.list_(pa.float32(), dims[name])
+        fields.append(pa.field(name, kind, nullable=name not in KEYS[table]))
+    stored = {"schema_version": SCHEMA_VERSION, **(metadata or {})}
+    return pa.schema(fields, metadata={METADATA_KEY: json.dumps(stored, sort_keys=True).encode()})
+
+
+def read_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """Return what `table_schema` stored as metadata; empty when there is none."""
+    stored = (schema.metadata or {}).get(METADATA_KEY)
+    return dict(json.loads(stored)) if stored else {}

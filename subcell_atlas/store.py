@@ -1,0 +1,280 @@
+"""The atlas on disk: one LanceDB database. The only file that imports lancedb and lance.
+
+Every write is one commit: a reader sees the state before it or after it, and a killed process leaves the former.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from .errors import AtlasError, AtlasNotFound, BadInput, NotBuilt, SchemaMismatch
+from .recipe import Recipe
+from .schema import KEYS, SCHEMA_VERSION, TABLES, VECTOR, read_metadata, table_schema
+
+if TYPE_CHECKING:
+    import lance
+    import lancedb
+
+__all__ = ["Store", "default_uri", "open_datasets", "quote"]
+
+HOW_TO_FILL = {
+    "cells": "Put pictures in: subcell-atlas ingest images MANIFEST.csv (or try subcell-atlas demo).",
+    "profiles": "Run: subcell-atlas build",
+    "proteins": "Run: subcell-atlas build",
+    "systems": "Run: subcell-atlas build map",
+    "system_edges": "Run: subcell-atlas build map",
+    "system_members": "Run: subcell-atlas build map",
+}
+
+
+def default_uri() -> str:
+    """Return where the atlas is when nobody says: `$SUBCELL_ATLAS`, else `./atlas`."""
+    return os.environ.get("SUBCELL_ATLAS") or "./atlas"
+
+
+def is_remote(uri: str) -> bool:
+    """Tell whether `uri` names an object store rather than a folder."""
+    return "://" in uri
+
+
+def quote(value: str) -> str:
+    """Return `value` as a SQL string literal."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def one_of(column: str, values: Iterable[str]) -> str:
+    """Return the SQL condition that `column` is one of `values`."""
+    return f"{column} IN ({', '.join(quote(value) for value in values)})"
+
+
+def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return `rows` with exactly the columns of `schema`, in its order and types; a column it lacks becomes null."""
+    columns = []
+    for field in schema:
+        if field.name in rows.column_names:
+            columns.append(rows[field.name].cast(field.type))
+        else:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+    return pa.table(columns, schema=schema)
+
+
+def vector_dims(rows: pa.Table, table: str) -> dict[str, int]:
+    """Return the dimension of each vector column of `table` that `rows` has."""
+    vectors = [name for name, kind in TABLES[table].items() if kind is VECTOR and name in rows.column_names]
+    return {name: rows.schema.field(name).type.list_size for name in vectors}
+
+
+class Store:
+    """The tables of one atlas."""
+
+    def __init__(self, uri: str, connection: lancedb.DBConnection) -> None:
+        self.uri = uri
+        self._connection = connection
+
+    @classmethod
+    def open(cls, uri: str) -> Store:
+        """Open the atlas at `uri`, a folder or an object store address. Raise AtlasNotFound when there is none."""
+        if not is_remote(uri):
+            folder = Path(uri)
+            if not folder.is_dir():
+                raise AtlasNotFound(f"There is no atlas at {uri!r}. {WHERE_TO_GO}")
+            if not any(folder.glob("*.lance")):
+                raise AtlasNotFound(f"The folder {uri!r} holds no atlas. {WHERE_TO_GO}")
+        store = cls(uri, connect(uri))
+        if is_remote(uri) and not store.names():
+            raise AtlasNotFound(f"There is no atlas at {uri!r}. {WHERE_TO_GO}")
+        return store
+
+    @classmethod
+    def create(cls, uri: str) -> Store:
+        """Open the atlas at `uri`, or begin an empty one there; never inside a folder that holds other things."""
+        folder = Path(uri)
+        if not is_remote(uri) and folder.exists():
+            if not folder.is_dir():
+                raise BadInput(f"{uri!r} is a file; an atlas is a folder. Choose another place with --atlas.")
+            if any(folder.iterdir()) and not any(folder.glob("*.lance")):
+                msg = f"The folder {uri!r} holds other files and no atlas. Choose a new folder with --atlas."
+                raise BadInput(msg)
+        return cls(uri, connect(uri))
+
+    def names(self) -> list[str]:
+        """Return the names of the tables that exist."""
+        there = set(self._connection.list_tables().tables)
+        return [name for name in TABLES if name in there]
+
+    def has(self, table: str) -> bool:
+        """Tell whether `table` exists and has rows."""
+        return self.count(table) > 0
+
+    def count(self, table: str, where: str | None = None) -> int:
+        """Return the number of rows of `table` (that meet `where`); 0 when it does not exist."""
+        return int(self._open(table).count_rows(where)) if table in self.names() else 0
+
+    def version(self, table: str) -> int:
+        """Return the number that each write to `table` raises; 0 when it does not exist."""
+        return int(self._open(table).version) if table in self.names() else 0
+
+    def metadata(self, table: str) -> dict[str, Any]:
+        """Return the JSON object stored with `table`; empty when it does not exist."""
+        return read_metadata(self._open(table).schema) if table in self.names() else {}
+
+    def recipe(self, table: str, column: str) -> Recipe | None:
+        """Return the recipe of a vector column; None when nothing is known of it yet."""
+        stored = self.metadata(table).get("recipes", {}).get(column)
+        return Recipe.from_json(json.dumps(stored)) if stored else None
+
+    def columns(self, table: str) -> list[str]:
+        """Return the names of the columns of `table`, as stored."""
+        return list(self._require(table).schema.names)
+
+    def read(
+        self,
+        table: str,
+        columns: Sequence[str] | None = None,
+        *,
+        where: str | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Return `table` as Arrow: the named columns (all when None) of the rows that meet the SQL condition `where`.
+
+        A column that the atlas does not hold yet is left out. Raise NotBuilt when the table does not exist.
+        """
+        opened = self._require(table)
+        names = opened.schema.names if columns is None else [c for c in columns if c in opened.schema.names]
+        search = opened.search().select(list(names))
+        if where:
+            search = search.where(where)
+        try:
+            return search.limit(limit).to_arrow() if limit is not None else search.to_arrow()
+        except (ValueError, RuntimeError) as exc:
+            raise bad_condition(exc, where, opened.schema.names) from exc
+
+    def batches(self, table: str, columns: Sequence[str], *, size: int = 8192) -> Iterable[pa.RecordBatch]:
+        """Yield `table` in batches of about `size` rows, so that memory stays bounded."""
+        return iter(self._require(table).search().select(list(columns)).to_batches(batch_size=size))
+
+    def nearest(self, table: str, column: str, vector: np.ndarray, *, k: int, where: str | None = None) -> pa.Table:
+        """Return the `k` rows of `table` whose `column` is most like `vector` by cosine, best first.
+
+        The exact search: every row that meets `where` is compared. Vectors are left out; `similarity` in [-1, 1] is
+        added.
+        """
+        opened = self._require(table)
+        names = [field.name for field in opened.schema if not pa.types.is_fixed_size_list(field.type)]
+        search = opened.search(np.asarray(vector, np.float32), vector_column_name=column).distance_type("cosine")
+        if where:
+            search = search.where(f"({where}) AND {column} IS NOT NULL", prefilter=True)
+        else:
+            search = search.where(f"{column} IS NOT NULL", prefilter=True)
+        try:
+            hits = search.select([*names, "_distance"]).limit(k).to_arrow()
+        except (ValueError, RuntimeError) as exc:
+            raise bad_condition(exc, where, opened.schema.names) from exc
+        similarity = pa.array(1.0 - hits["_distance"].to_numpy(), pa.float32())
+        return hits.drop_columns(["_distance"]).append_column("similarity", similarity)
+
+    def write(self, table: str, rows: pa.Table, *, metadata: Mapping[str, Any] | None = None) -> None:
+        """Write `table` anew, in one commit."""
+        schema = table_schema(table, dims=vector_dims(rows, table), metadata=metadata)
+        self._connection.create_table(
+            table,
+            conform(rows, schema),
+            schema=schema,
+            mode="overwrite",
+            on_bad_vectors="null",  # a protein without a vector is no error
+        )
+
+    def upsert(self, table: str, rows: pa.Table) -> None:
+        """Add `rows` to `table`, in place of those with the same key."""
+        opened = self._open_or_create(table, rows)
+        insert = opened.merge_insert(list(KEYS[table])).when_matched_update_all().when_not_matched_insert_all()
+        insert.execute(conform(rows, opened.schema))
+
+    def replace_cells(self, rows: pa.Table, picture_ids: Iterable[str], *, recipe: Recipe) -> None:
+        """Write the cells of some pictures in one commit, in place of all the cells these pictures had."""
+        opened = self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
+        insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
+        insert.when_not_matched_by_source_delete(one_of("picture_id", picture_ids)).execute(
+            conform(rows, opened.schema)
+        )
+
+    def delete(self, table: str, where: str) -> None:
+        """Delete the rows of `table` that meet `where`."""
+        if table in self.names():
+            self._open(table).delete(where)
+
+    def compact(self) -> None:
+        """Join the small fragments that many commits leave."""
+        for table in self.names():
+            self._open(table).optimize()
+
+    def _open(self, table: str) -> lancedb.table.Table:
+        opened = self._connection.open_table(table)
+        stored = read_metadata(opened.schema)
+        version = stored.get("schema_version")
+        if version is None:
+            msg = f"The table {table!r} in {self.uri!r} was not written by SubCell Atlas. Choose another --atlas."
+            raise SchemaMismatch(msg)
+        if version > SCHEMA_VERSION:
+            msg = (
+                f"The atlas {self.uri!r} was written by a newer version (schema {version}; this one reads up to "
+                f"{SCHEMA_VERSION}).\nUpgrade: pip install --upgrade subcell-atlas"
+            )
+            raise SchemaMismatch(msg)
+        return opened
+
+    def _require(self, table: str) -> lancedb.table.Table:
+        if table not in self.names():
+            fix = HOW_TO_FILL.get(table, "")
+            raise NotBuilt(f"The atlas {self.uri!r} has no {table} yet. {fix}".rstrip())
+        return self._open(table)
+
+    def _open_or_create(
+        self, table: str, rows: pa.Table, *, metadata: Mapping[str, Any] | None = None
+    ) -> lancedb.table.Table:
+        if table in self.names():
+            return self._open(table)
+        schema = table_schema(table, dims=vector_dims(rows, table), metadata=metadata)
+        return self._connection.create_table(table, schema=schema)
+
+
+WHERE_TO_GO = "Make one with 'subcell-atlas demo' or 'subcell-atlas ingest', or name another with --atlas."
+
+
+def connect(uri: str) -> lancedb.DBConnection:
+    """Connect to the database at `uri`."""
+    os.environ.setdefault("LANCEDB_LOG", "error")  # else it warns of every table that is made
+    import lancedb
+
+    return lancedb.connect(uri)
+
+
+def bad_condition(exc: Exception, where: str | None, columns: Sequence[str]) -> AtlasError:
+    """Return the error that tells a person what is wrong with the condition they gave; re-raise any other failure."""
+    if where is None:
+        raise exc
+    reason = str(exc).splitlines()[0][:200]
+    return BadInput(f"The condition {where!r} cannot be used: {reason}\nColumns: {', '.join(columns)}.")
+
+
+def open_datasets(uri: str) -> dict[str, lance.LanceDataset]:
+    """Return each table of the atlas as a Lance dataset at its latest version, without loading lancedb."""
+    import lance
+
+    datasets = {}
+    for name in TABLES:
+        address = f"{uri.rstrip('/')}/{name}.lance"
+        if not is_remote(uri) and not Path(address).is_dir():
+            continue
+        try:
+            datasets[name] = lance.dataset(address)
+        except (ValueError, OSError):
+            continue
+    return datasets

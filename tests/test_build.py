@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from subcell_atlas.build import build, write_proteins
+from subcell_atlas.errors import NotBuilt, UnknownName
+from subcell_atlas.evaluate import evaluate
+from subcell_atlas.evaluation.agreement import best_overlap, evaluate_map
+from subcell_atlas.evaluation.retrieval import average_precisions, evaluate_retrieval
+from subcell_atlas.profiles import vector_array
+from subcell_atlas.recipe import Recipe
+from subcell_atlas.store import Store
+
+
+@pytest.fixture
+def copy(demo_atlas, tmp_path) -> Store:
+    shutil.copytree(demo_atlas, tmp_path / "copy")
+    return Store.open(str(tmp_path / "copy"))
+
+
+def test_only_what_is_out_of_date_is_made(copy):
+    assert build(copy) == []
+    assert build(copy, ["map"], force=True) == ["map"]
+    copy.upsert("annotations", pa.table({"protein_id": ["x"], "term_id": ["y"], "source": ["z"]}))
+    assert build(copy) == ["map"]
+    copy.delete("cells", "gene_symbol = 'DEMO005'")
+    assert build(copy) == ["profiles", "map"]
+    gone = copy.read("proteins", where="gene_symbol = 'DEMO005'").to_pylist()[0]
+    assert (gone["image"], gone["n_cells"], gone["x"]) == (None, None, None)
+    assert gone["amino_acids"]
+    assert build(copy) == []
+
+
+def test_the_same_seed_gives_the_same_map_and_another_is_made_anew(copy):
+    before = copy.read("systems").to_pylist()
+    assert build(copy, force=True) == ["profiles", "map"]
+    assert copy.read("systems").to_pylist() == before
+    assert build(copy, seed=1) == ["map"]
+
+
+def test_an_unknown_stage_and_an_empty_atlas_say_what_to_do(copy, tmp_path):
+    with pytest.raises(UnknownName, match="profiles"):
+        build(copy, ["profile"])
+    with pytest.raises(NotBuilt, match="ingest images"):
+        build(Store.create(str(tmp_path / "new")))
+
+
+def test_ready_made_vectors_of_proteins_can_be_mapped_without_cells(tmp_path, rng):
+    store = Store.create(str(tmp_path / "atlas"))
+    columns = {"protein_id": [f"p{i}" for i in range(30)], "image": vector_array(rng.normal(size=(30, 6)))}
+    write_proteins(store, pa.table(columns), vector="image", recipe=Recipe(encoder="theirs", dim=6))
+    assert build(store) == ["map"]
+    assert build(store) == []
+    assert store.count("proteins", "x IS NOT NULL") == 30
+
+
+def test_sequences_of_proteins_survive_a_rebuild(copy):
+    before = copy.read("proteins", ["protein_id", "amino_acids"]).sort_by("protein_id")
+    assert all(before["amino_acids"].to_pylist())
+    build(copy, force=True)
+    assert copy.read("proteins", ["protein_id", "amino_acids"]).sort_by("protein_id") == before
+
+
+def test_average_precision_equals_the_definition():
+    similarity = np.array([[9, 0.9, 0.5, 0.4], [0.9, 9, 0.1, 0.2], [0.5, 0.1, 9, 0.3], [0.4, 0.2, 0.3, 9]])
+    relevant = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]], bool)
+    found = average_precisions(similarity, relevant)
+    assert found[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert np.isnan(found[1])
+    assert found[2] == 1
+    assert found[3] == 1
+
+
+def test_average_precision_equals_sklearns(rng):
+    from sklearn.metrics import average_precision_score
+
+    similarity = rng.normal(size=(40, 40))
+    labels = rng.integers(0, 5, 40)
+    relevant = labels[:, None] == labels[None]
+    others = ~np.eye(40, dtype=bool)
+    wanted = [average_precision_score(relevant[i, others[i]], similarity[i, others[i]]) for i in range(40)]
+    assert average_precisions(similarity, relevant) == pytest.approx(wanted)
+
+
+def test_planted_neighbors_are_found_and_random_ones_are_not(rng):
+    labels = [frozenset({str(i // 5)}) for i in range(60)]
+    planted = np.repeat(rng.normal(size=(12, 8)), 5, axis=0) + rng.normal(size=(60, 8)) * 0.05
+    good = evaluate_retrieval(planted, labels, seed=0)
+    bad = evaluate_retrieval(rng.normal(size=(60, 8)), labels, seed=0)
+    assert good.mean_ap > 0.95
+    assert good.shuffled < 0.25
+    assert abs(bad.mean_ap - bad.shuffled) < 0.1
+    assert good.n == 60
+
+
+def test_agreement_is_one_for_the_truth_and_nothing_for_noise(rng):
+    labels = [str(i // 20) for i in range(100)]
+    truth = {f"S{g}": list(range(g * 20, g * 20 + 20)) for g in range(5)}
+    assert evaluate_map(truth, labels, seed=0).ami == pytest.approx(1)
+    assert abs(evaluate_map(truth, labels, seed=0).shuffled) < 0.05
+    mixed = {f"S{g}": rng.permutation(100)[:20].tolist() for g in range(5)}
+    assert evaluate_map(mixed, labels, seed=0).ami < 0.15
+
+
+def test_best_overlap_is_the_mean_of_the_best_jaccard():
+    systems = {"a": [1, 2, 3], "b": [4, 5]}
+    assert best_overlap(systems, {"x": [1, 2, 3], "y": [4, 5, 6, 7]}) == pytest.approx((1 + 0.5) / 2)
+
+
+def test_evaluations_are_kept_in_runs_and_beat_shuffled_labels(copy):
+    results = evaluate(copy)
+    assert results["retrieval"]["localization_map"] > results["retrieval"]["localization_map_shuffled"]
+    assert results["map"]["level_1_ami"] > results["map"]["level_1_ami_shuffled"]
+    kinds = copy.read("runs", ["kind"])["kind"].to_pylist()
+    assert {"ingest", "build profiles", "build map", "evaluate retrieval", "evaluate map"} <= set(kinds)
+    with pytest.raises(UnknownName, match="retrieval"):
+        evaluate(copy, ["retrievel"])

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+from scipy.stats import hypergeom
+
+from subcell_atlas.cellmap.enrichment import membership, name_systems
+from subcell_atlas.cellmap.graph import neighbor_graph, unit_vectors
+from subcell_atlas.cellmap.hierarchy import ROOT, HierarchyOptions, add_edges, find_hierarchy
+from subcell_atlas.cellmap.layout import layout_proteins
+from subcell_atlas.errors import BadInput
+
+
+def nested(rng, *, n_large=4, n_small=5, size=8, dim=32):
+    """Make proteins in `n_large` groups of `n_small` subgroups of `size`; return vectors and both labels."""
+    large = rng.normal(size=(n_large, dim))
+    small = rng.normal(size=(n_large, n_small, dim)) * 0.5
+    vectors = (large[:, None] + small)[:, :, None] + rng.normal(size=(n_large, n_small, size, dim)) * 0.15
+    labels = np.indices((n_large, n_small, size))
+    return vectors.reshape(-1, dim), labels[0].ravel(), (labels[0] * n_small + labels[1]).ravel()
+
+
+def best_jaccard(members, wanted):
+    return max(len(set(rows) & wanted) / len(set(rows) | wanted) for rows in members.values())
+
+
+def test_the_graph_equals_a_slow_twin(rng):
+    vectors = rng.normal(size=(60, 5))
+    graph = neighbor_graph(vectors, k=4).toarray()
+    units = unit_vectors(vectors)
+    cosine = units @ units.T
+    wanted = np.zeros((60, 60))
+    for row in range(60):
+        for other in sorted((o for o in range(60) if o != row), key=lambda o: -cosine[row, o])[:4]:
+            wanted[row, other] = wanted[other, row] = max(cosine[row, other], 0)
+    assert np.allclose(graph, wanted, atol=1e-6)
+
+
+def test_a_graph_of_few_proteins_links_them_all_and_one_is_refused(rng):
+    assert neighbor_graph(np.ones((3, 2)), k=15).nnz == 6
+    with pytest.raises(BadInput, match="at least two"):
+        neighbor_graph(np.ones((1, 2)), k=15)
+
+
+def test_zero_vectors_stay_alone_and_do_no_harm(rng):
+    vectors = rng.normal(size=(30, 4))
+    vectors[7] = 0
+    graph = neighbor_graph(vectors, k=5)
+    assert np.isfinite(graph.data).all()
+    assert graph[7].nnz == 0
+
+
+def test_planted_groups_come_back_at_both_levels(rng):
+    vectors, large, small = nested(rng)
+    found = find_hierarchy(neighbor_graph(vectors, k=10), HierarchyOptions(seed=0))
+    for labels in (large, small):
+        overlaps = [best_jaccard(found.members, set(np.flatnonzero(labels == g))) for g in np.unique(labels)]
+        assert np.mean(overlaps) > 0.8
+    parent_of = nx.ancestors(found.graph, max(found.graph, key=lambda s: found.graph.nodes[s]["level"]))
+    assert ROOT in parent_of
+
+
+def test_the_map_is_a_rooted_acyclic_graph_and_repeatable(rng):
+    vectors, *_ = nested(rng)
+    graph = neighbor_graph(vectors, k=10)
+    one, two = (find_hierarchy(graph, HierarchyOptions(seed=3)) for _ in range(2))
+    assert nx.is_directed_acyclic_graph(one.graph)
+    assert [node for node in one.graph if one.graph.in_degree(node) == 0] == [ROOT]
+    assert nx.to_dict_of_dicts(one.graph) == nx.to_dict_of_dicts(two.graph)
+    for system, node in one.graph.nodes(data=True):
+        assert node["size"] == len(one.members[system])
+    for parent, child, overlap in one.graph.edges(data="overlap"):
+        shared = np.intersect1d(one.members[parent], one.members[child])
+        assert overlap == pytest.approx(len(shared) / len(one.members[child]))
+
+
+def test_a_system_may_have_two_parents_and_shortcuts_are_left_out():
+    sets = {"S1": range(20), "S2": range(10, 30), "S3": range(10, 18), "S4": range(10, 14)}
+    graph = nx.DiGraph()
+    graph.add_nodes_from([ROOT, *sets])
+    add_edges(graph, membership({s: np.array(rows) for s, rows in sets.items()}, 30), 0.75)
+    assert set(graph.predecessors("S3")) == {"S1", "S2"}
+    assert list(graph.predecessors("S4")) == ["S3"]
+    assert set(graph.successors(ROOT)) == {"S1", "S2"}
+
+
+def test_identical_vectors_give_a_map_without_systems_or_one():
+    found = find_hierarchy(neighbor_graph(np.ones((12, 3)), k=15), HierarchyOptions(seed=0))
+    assert list(found.graph) == [ROOT]
+
+
+def test_names_come_from_a_hypergeometric_test_against_what_is_annotated():
+    members = {"S1": np.arange(10), "S2": np.arange(10, 40)}
+    terms = {"GO:small": np.arange(9), "GO:everywhere": np.arange(0, 40, 2), "GO:large": np.arange(25)}
+    names = name_systems(members, terms)
+    assert names["S1"].term_id == "GO:small"
+    n_known = len(set(np.concatenate(list(terms.values())).tolist()))
+    p = hypergeom.sf(8, n_known, 9, 10)
+    n_tests = 6
+    assert p <= names["S1"].p_adjusted <= p * n_tests
+    assert "S2" not in names
+
+
+def test_without_annotations_nothing_is_named():
+    assert name_systems({"S1": np.arange(5)}, {}) == {}
+
+
+def test_few_proteins_are_laid_out_by_principal_components():
+    places = layout_proteins(np.array([[0.0, 0], [3, 0], [6, 0]]), seed=0)
+    assert places.shape == (3, 2)
+    assert sorted(np.abs(places[:, 0]).tolist()) == pytest.approx([0, 3, 3], abs=1e-5)
+    assert layout_proteins(np.ones((1, 4)), seed=0).tolist() == [[0.0, 0.0]]

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+import subcell_atlas
+from subcell_atlas.cli import main
+
+COMMANDS = [
+    ["similar", "DEMO001", "-k", "3"],
+    ["compare", "DEMO001"],
+    ["map"],
+    ["map", "S1"],
+    ["map", "DEMO001"],
+    ["sql", "SELECT count(*) AS n FROM cells"],
+    ["evaluate", "retrieval"],
+    ["encoders"],
+    ["info"],
+    ["doctor"],
+]
+
+
+def run(*arguments, code=0):
+    result = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(autouse=True)
+def atlas(demo_atlas, monkeypatch):
+    monkeypatch.setenv("SUBCELL_ATLAS", demo_atlas)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command)[:20])
+def test_every_answer_is_one_json_document_and_also_a_text(command):
+    json.loads(run(*command, "--json").stdout)
+    assert run(*command).stdout.strip()
+
+
+@pytest.mark.parametrize("command", [*sorted(main.commands), "ingest images", "ingest embeddings"])
+def test_every_command_has_help(command):
+    text = run(*command.split(), "--help").stdout
+    assert len(text.splitlines()) > 4
+    if command not in ("ingest", "encoders", "doctor"):
+        assert "--atlas" in text
+
+
+def test_the_json_has_the_shapes_of_the_contract():
+    similar = json.loads(run("similar", "DEMO001", "-k", "3", "--json").stdout)
+    assert [set(hit) for hit in similar["hits"]] == [
+        {"rank", "protein_id", "gene_symbol", "similarity", "localization", "n_cells"}
+    ] * 3
+    systems = json.loads(run("map", "--json").stdout)["systems"]
+    wanted = {"system_id", "level", "size", "term_id", "term_name", "p_adjusted", "persistence", "parents"}
+    assert all(wanted <= set(system) for system in systems)
+    gene = json.loads(run("map", "DEMO001", "--json").stdout)
+    assert gene["gene_symbol"] == "DEMO001"
+    assert gene["paths"][0][0] == "S0"
+    assert json.loads(run("sql", "SELECT count(*) AS n FROM proteins", "--json").stdout) == [{"n": 40}]
+    info = json.loads(run("info", "--json").stdout)
+    assert info["tables"]["cells"] == 160
+    assert info["recipe"]["encoder"] == "demo"
+    assert set(json.loads(run("evaluate", "--json").stdout)) == {"retrieval", "map"}
+
+
+def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
+    rows = json.loads(run("sql", "SELECT thumbnail, 'nan'::DOUBLE AS x FROM cells LIMIT 1", "--json").stdout)
+    assert rows[0]["x"] is None
+    assert rows[0]["thumbnail"].startswith("/9j/")  # JPEG, in base64
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["similar", "TOMM20"], "Unknown gene"),
+        (["similar", "DEM001"], "nearest: DEMO001"),
+        (["similar", "DEMO001", "--where", "moon = 1"], "Columns"),
+        (["map", "S999"], "Unknown gene"),
+        (["build", "profile"], "nearest: profiles"),
+        (["sql", "DELETE FROM cells"], "DELETE"),
+        (["sql", "SELECT * FROM cell"], "cells"),
+        (["evaluate", "moon"], "known: map, retrieval"),
+        (["ingest", "images", "none.csv"], "There is no manifest"),
+        (["ingest", "images", "none.csv", "--encoder", "subcell-rybg-ma"], "subcell-rybg-mae"),
+        (["ingest", "embeddings", "none.csv", "--level", "cell"], "There is no file"),
+        (["export", "--format", "csv", "-o", "no/such/folder/x.csv"], "no folder"),
+        (["demo", "--proteins", "41"], "another size or seed"),
+        (["info", "--atlas", "nowhere"], "There is no atlas at 'nowhere'"),
+    ],
+    ids=lambda value: " ".join(value)[:30] if isinstance(value, list) else None,
+)
+def test_a_known_problem_is_one_or_two_lines_and_code_1(arguments, message):
+    result = run(*arguments, code=1)
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert 1 <= len(result.stderr.strip().splitlines()) <= 3
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [["similar"], ["similar", "DEMO001", "-k", "0"], ["moon"], ["ingest", "embeddings", "x.csv"], ["map", "a", "b"]]
+)
+def test_wrong_usage_is_code_2(arguments):
+    run(*arguments, code=2)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "graphml", "h5ad"])
+def test_exports_can_be_read_by_the_libraries_of_the_field(kind, tmp_path):
+    path = tmp_path / f"out.{kind}"
+    run("export", "--format", kind, "-o", str(path))
+    if kind == "csv":
+        header = path.read_text().splitlines()[0]
+        assert '"gene_symbol"' in header
+        assert "image" not in header
+    elif kind == "parquet":
+        import pyarrow.parquet as pq
+
+        assert len(pq.read_table(path)["image"][0].as_py()) == 384
+    elif kind == "graphml":
+        import networkx as nx
+
+        assert len(nx.read_graphml(path).nodes["S0"]["members"].split()) == 40
+    else:
+        anndata = pytest.importorskip("anndata")
+        table = anndata.read_h5ad(path)
+        assert table.X.shape == (40, 384)
+        assert table.obsm["X_umap"].shape == (40, 2)
+        assert "encoder" in table.uns["recipe"]
+
+
+def test_the_demo_does_no_work_twice_and_prints_real_answers(tmp_path, demo_atlas):
+    small = ["demo", "--atlas", str(tmp_path / "atlas"), "--proteins", "20", "--cells", "2"]
+    first = run(*small)
+    assert "40 cells embedded; 0 were there before" in first.stderr
+    assert "Built: profiles, map" in first.stderr
+    second = run(*small)
+    assert "0 cells embedded; 40 were there before" in second.stderr
+    assert "The map is up to date" in second.stderr
+    assert second.stdout == first.stdout
+    assert "subcell-atlas app --atlas" in second.stdout
+    assert "S0 all proteins (20)" in second.stdout
+
+
+def test_the_demo_refuses_an_atlas_of_other_cells(demo_atlas, tmp_path):
+    shutil.copytree(demo_atlas, tmp_path / "copy")
+    result = run("demo", "--atlas", str(tmp_path / "copy"), code=1)
+    assert "Choose a new place" in result.stderr
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = "{'numpy', 'pyarrow', 'torch', 'lancedb', 'duckdb', 'streamlit', 'umap', 'networkx', 'pandas', 'click'}"
+    code = f"import subcell_atlas, sys; print(sorted({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_an_answer_does_not_load_torch(demo_atlas):
+    code = (
+        "import sys; from subcell_atlas.cli import main\n"
+        f"main(['similar', 'DEMO001', '--atlas', {demo_atlas!r}], standalone_mode=False)\n"
+        "print({'torch', 'streamlit', 'umap', 'duckdb', 'sklearn'} & set(sys.modules), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stderr.strip() == "set()"
+    assert "DEMO" in result.stdout
+
+
+def test_the_public_names_are_what_all_says():
+    for name in subcell_atlas.__all__:
+        assert getattr(subcell_atlas, name) is not None
+    assert subcell_atlas.__all__ == sorted(subcell_atlas.__all__, key=lambda name: (name.startswith("_"), name)) or set(
+        subcell_atlas.__all__
+    ) == set(dir(subcell_atlas))
+
+
+def test_python_answers_are_arrow_tables(demo_atlas):
+    with subcell_atlas.open_atlas(demo_atlas) as atlas:
+        assert atlas.similar("DEMO001", k=2).num_rows == 2
+        assert atlas.sql("SELECT 1 AS one").to_pylist() == [{"one": 1}]
+        assert atlas.cells("gene_symbol = 'DEMO001'").num_rows == 4
+        assert atlas.proteins().num_rows == 40
+        assert atlas.compare("DEMO001").num_rows == 3
+        assert len(atlas.map()) >= 2
+        assert "proteins=40" in repr(atlas)
+        assert atlas.to_anndata().n_obs == 40

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from subcell_atlas import query
+from subcell_atlas.errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
+from subcell_atlas.profiles import vectors_of
+from subcell_atlas.store import Store
+
+
+@pytest.fixture(scope="module")
+def store(demo_atlas) -> Store:
+    return Store.open(demo_atlas)
+
+
+def slow_neighbors(store, names, k):
+    proteins = store.read("proteins")
+    symbols = proteins["gene_symbol"].to_pylist()
+    vectors = vectors_of(proteins["image"]).astype(np.float64)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = [symbols.index(name) for name in names]
+    similarity = units @ units[rows].mean(0) / np.linalg.norm(units[rows].mean(0))
+    order = [i for i in np.argsort(-similarity) if i not in rows][:k]
+    return [symbols[i] for i in order], similarity[order]
+
+
+@pytest.mark.parametrize("names", [["DEMO001"], ["DEMO003", "DEMO010", "DEMO011"]])
+def test_neighbors_equal_a_slow_twin(store, names):
+    hits = query.similar(store, names, k=7)
+    wanted, similarity = slow_neighbors(store, names, 7)
+    assert hits["gene_symbol"].to_pylist() == wanted
+    assert hits["similarity"].to_numpy() == pytest.approx(similarity, abs=1e-5)
+    assert hits["rank"].to_pylist() == list(range(1, 8))
+    assert hits.column_names == ["rank", "protein_id", "gene_symbol", "similarity", "localization", "n_cells"]
+
+
+def test_the_named_are_left_out_and_all_others_can_be_had(store):
+    hits = query.similar(store, ["DEMO001"], k=1000)
+    assert hits.num_rows == 39
+    assert "DEMO001" not in hits["gene_symbol"].to_pylist()
+
+
+def test_a_condition_filters_before_the_search(store):
+    place = query.protein_row(store, "DEMO002")["localization"][0]
+    hits = query.similar(store, ["DEMO001"], k=5, where=f"array_has(localization, '{place}')")
+    assert 0 < hits.num_rows <= 5
+    assert all(place in places for places in hits["localization"].to_pylist())
+
+
+def test_a_cell_line_compares_what_was_seen_there(store):
+    hits = query.similar(store, ["DEMO001"], k=5, cell_line="Demo-B")
+    profiles = store.read("profiles", where="cell_line = 'Demo-B'")
+    n_cells = {}
+    for row in profiles.select(["protein_id", "n_cells"]).to_pylist():
+        n_cells.setdefault(row["protein_id"], []).append(row["n_cells"])
+    for hit in hits.to_pylist():
+        assert hit["n_cells"] in n_cells[hit["protein_id"]]
+    with pytest.raises(UnknownName, match="Demo-B"):
+        query.similar(store, ["DEMO001"], cell_line="Demo-X")
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda s: query.similar(s, ["DEM001"]), UnknownName, "DEMO001"),
+        (lambda s: query.similar(s, ["DEMO001"], modality="sequence"), NotBuilt, "ingest embeddings"),
+        (lambda s: query.similar(s, ["DEMO001"], k=0), BadInput, "k is 0"),
+        (lambda s: query.similar(s, ["DEMO001"], where="nonsense > 1"), BadInput, "Columns"),
+        (lambda s: query.system_members(s, "S999"), UnknownName, "S999"),
+        (lambda s: query.compare(s, "DEMO001", by="condition"), NotBuilt, "seen in none"),
+        (lambda s: query.compare(s, "DEMO001", by="moon"), UnknownName, "cell_line"),
+    ],
+)
+def test_questions_that_have_no_answer_say_why(store, ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(store)
+
+
+def test_a_picture_of_the_atlas_finds_its_own_protein(store, demo_source):
+    from subcell_atlas.atlas import open_atlas
+
+    with open_atlas(store.uri) as atlas:
+        found = 0
+        for protein in range(10):
+            picture = demo_source.proteome and demo_source.item(protein * 4).load()
+            stack = np.stack(list(picture.channels.values()))
+            hits = atlas.similar_to_image(stack, pixel_size_um=picture.pixel_size_um, mask=picture.labels, k=8)
+            found += f"DEMO{protein + 1:03d}" in hits["gene_symbol"].to_pylist()
+    assert found >= 6
+
+
+def test_a_picture_with_other_channels_or_another_encoder_is_refused(store):
+    from subcell_atlas.atlas import open_atlas
+
+    with open_atlas(store.uri) as atlas, pytest.raises(BadInput, match="microtubules, er, nucleus, protein"):
+        atlas.similar_to_image(np.zeros((3, 64, 64), np.uint8), pixel_size_um=0.2)
+
+
+def test_embeddings_of_another_recipe_are_never_compared(store):
+    class Other:
+        def recipe(self, *, masking):
+            from dataclasses import replace
+
+            return replace(store.recipe("cells", "embedding"), weights_sha256="other", masking=masking)
+
+    with pytest.raises(RecipeMismatch, match="weights_sha256"):
+        query.vector_of_cells(store, Other(), np.zeros((1, 4, 128, 128)), cell_line=None)
+
+
+def test_compare_gives_each_pair_of_groups_with_its_percentile(store):
+    pairs = query.compare(store, "DEMO001", by="cell_line").to_pylist()
+    assert [(p["a"], p["b"]) for p in pairs] == [("Demo-A", "Demo-B"), ("Demo-A", "Demo-C"), ("Demo-B", "Demo-C")]
+    for pair in pairs:
+        assert -1 <= pair["similarity"] <= 1
+        assert 0 <= pair["percentile"] <= 100
+
+
+def test_the_map_is_a_digraph_with_the_columns_of_systems(store):
+    graph = query.map_graph(store)
+    assert isinstance(graph, nx.DiGraph)
+    assert graph.nodes["S0"]["size"] == 40
+    assert {"system_id", "level", "term_name", "p_adjusted", "persistence"} <= set(graph.nodes["S0"])
+    members = query.system_members(store, "S0")
+    assert members.num_rows == 40
+    assert "image" not in members.column_names
+
+
+def test_paths_lead_from_the_root_to_systems_that_hold_the_gene(store):
+    symbol, paths = query.paths_of(store, "demo007")
+    graph = query.map_graph(store)
+    assert symbol == "DEMO007"
+    assert paths
+    for path in paths:
+        assert path[0] == "S0"
+        assert all(graph.has_edge(a, b) for a, b in zip(path, path[1:], strict=False))
+        assert "DEMO007" in query.system_members(store, path[-1])["gene_symbol"].to_pylist()
+
+
+def test_thumbnails_are_spread_over_cell_lines(store):
+    row = query.protein_row(store, "DEMO001")
+    cells = query.thumbnails(store, row["protein_id"], n=3)
+    assert sorted(cells["cell_line"].to_pylist()) == ["Demo-A", "Demo-B", "Demo-C"]

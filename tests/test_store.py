@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from subcell_atlas import schema
+from subcell_atlas.errors import AtlasNotFound, BadInput, NotBuilt, SchemaMismatch
+from subcell_atlas.profiles import vector_array
+from subcell_atlas.recipe import Recipe
+from subcell_atlas.schema import KEYS, TABLES, VECTOR, table_schema
+from subcell_atlas.store import Store, open_datasets
+
+RECIPE = Recipe(encoder="test", dim=3)
+
+
+def cells(ids, *, picture, value=1.0):
+    return pa.table(
+        {
+            "cell_id": ids,
+            "picture_id": [picture] * len(ids),
+            "gene_symbol": [picture.upper()] * len(ids),
+            "embedding": vector_array(np.full((len(ids), 3), value)),
+        }
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store.create(str(tmp_path / "atlas"))
+
+
+def test_every_table_has_its_key_columns_and_only_cells_proteins_profiles_hold_vectors():
+    for table, key in KEYS.items():
+        assert set(key) <= set(TABLES[table])
+    with_vectors = {table for table, columns in TABLES.items() if VECTOR in columns.values()}
+    assert with_vectors == {"cells", "profiles", "proteins"}
+
+
+def test_what_is_written_is_read_back(store, rng):
+    rows = pa.table({"protein_id": ["a", "b"], "localization": [["X"], []], "image": vector_array(rng.normal(size=(2, 3)))})
+    store.write("proteins", rows, metadata={"marks": {"image": "m"}})
+    read = store.read("proteins")
+    assert read["image"].to_pylist() == rows["image"].to_pylist()
+    assert read["localization"].to_pylist() == [["X"], []]
+    assert "sequence" not in read.column_names
+    assert store.metadata("proteins") == {"schema_version": 1, "marks": {"image": "m"}}
+
+
+def test_cells_of_a_picture_are_replaced_never_doubled(store):
+    store.replace_cells(cells(["1", "2"], picture="a"), ["a"], recipe=RECIPE)
+    store.replace_cells(cells(["3"], picture="b"), ["b"], recipe=RECIPE)
+    store.replace_cells(cells(["2", "4"], picture="a", value=2.0), ["a"], recipe=RECIPE)
+    read = store.read("cells").sort_by("cell_id")
+    assert read["cell_id"].to_pylist() == ["2", "3", "4"]
+    assert [vector[0] for vector in read["embedding"].to_pylist()] == [2.0, 1.0, 2.0]
+    assert store.recipe("cells", "embedding") == RECIPE
+
+
+def test_upsert_replaces_rows_of_the_same_key(store):
+    row = {"protein_id": ["p"], "term_id": ["t"], "source": ["s"], "evidence": ["old"]}
+    store.upsert("annotations", pa.table(row))
+    store.upsert("annotations", pa.table({**row, "evidence": ["new"]}))
+    assert store.read("annotations")["evidence"].to_pylist() == ["new"]
+
+
+def test_nearest_equals_a_slow_twin_and_honours_conditions(store, rng):
+    vectors = rng.normal(size=(50, 3)).astype(np.float32)
+    missing = np.zeros(50, bool)
+    missing[3] = True
+    rows = pa.table(
+        {
+            "protein_id": [f"p{i}" for i in range(50)],
+            "n_cells": pa.array(range(50), pa.int32()),
+            "image": vector_array(vectors, missing=missing),
+        }
+    )
+    store.write("proteins", rows)
+    query = rng.normal(size=3)
+    cosine = vectors @ query / np.linalg.norm(vectors, axis=1) / np.linalg.norm(query)
+    allowed = [i for i in range(50) if i >= 20]
+    wanted = sorted(allowed, key=lambda i: -cosine[i])[:5]
+    hits = store.nearest("proteins", "image", query, k=5, where="n_cells >= 20")
+    assert hits["protein_id"].to_pylist() == [f"p{i}" for i in wanted]
+    assert hits["similarity"].to_numpy() == pytest.approx(cosine[wanted], abs=1e-5)
+    assert "p3" not in store.nearest("proteins", "image", query, k=50)["protein_id"].to_pylist()
+
+
+def test_a_condition_that_cannot_be_used_names_the_columns(store):
+    store.write("proteins", pa.table({"protein_id": ["a"], "image": vector_array(np.ones((1, 2)))}))
+    for ask in (
+        lambda: store.read("proteins", where="colour = 'red'"),
+        lambda: store.nearest("proteins", "image", np.ones(2), k=1, where="not sql at all ("),
+    ):
+        with pytest.raises(BadInput, match="n_cells"):
+            ask()
+
+
+def test_there_is_no_atlas_where_there_is_none(tmp_path):
+    with pytest.raises(AtlasNotFound, match="subcell-atlas demo"):
+        Store.open(str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(b"x")
+    with pytest.raises(AtlasNotFound, match="holds no atlas"):
+        Store.open(str(tmp_path / "photos"))
+    with pytest.raises(BadInput, match="other files"):
+        Store.create(str(tmp_path / "photos"))
+    with pytest.raises(BadInput, match="is a file"):
+        Store.create(str(tmp_path / "photos" / "cat.png"))
+
+
+def test_a_missing_table_says_what_to_run(store):
+    with pytest.raises(NotBuilt, match="subcell-atlas build map"):
+        store.read("systems")
+    assert store.count("systems") == 0
+
+
+def test_an_atlas_of_a_newer_schema_asks_for_an_upgrade(store, monkeypatch):
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", 99)
+    newer = table_schema("terms")
+    monkeypatch.undo()
+    lancedb.connect(store.uri).create_table("terms", schema=newer)
+    with pytest.raises(SchemaMismatch, match="pip install --upgrade"):
+        store.read("terms")
+
+
+def test_a_table_of_something_else_is_refused(store):
+    lancedb.connect(store.uri).create_table("cells", pa.table({"cells": ["not ours"]}))
+    with pytest.raises(SchemaMismatch, match="not written by"):
+        store.count("cells")
+
+
+def test_a_reader_sees_what_was_written_after_it_opened(store):
+    reader = Store.create(store.uri)
+    store.upsert("terms", pa.table({"term_id": ["a"]}))
+    assert reader.count("terms") == 1
+    store.upsert("terms", pa.table({"term_id": ["b"]}))
+    assert reader.count("terms") == 2
+    assert open_datasets(store.uri)["terms"].count_rows() == 2
+
+
+def test_compacting_keeps_every_row(store):
+    for i in range(12):
+        store.replace_cells(cells([str(i)], picture=f"p{i}"), [f"p{i}"], recipe=RECIPE)
+    store.compact()
+    assert store.count("cells") == 12
+
+
+def test_metadata_is_json():
+    stored = table_schema("cells", dims={"embedding": 2}, metadata={"recipes": {}}).metadata[schema.METADATA_KEY]
+    assert json.loads(stored) == {"schema_version": 1, "recipes": {}}
