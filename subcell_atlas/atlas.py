@@ -148,11 +148,12 @@ class Atlas:
         self.close()
 
     def _load_encoder(self, weights: Sequence[str]) -> Encoder:
-        name = query.recipe_of_cells(self._store).get("encoder")
+        recipe = query.recipe_of_cells(self._store)
+        name = recipe.get("encoder")
         if name not in ENCODERS:
             raise BadWeights(f"The atlas was made by {name!r}, which this package cannot run on a picture.")
         if self._encoder is None or weights:
-            self._encoder = load_encoder(name, weights=weights)
+            self._encoder = load_encoder(name, weights=weights, precision=recipe["precision"])
         return self._encoder
 
 

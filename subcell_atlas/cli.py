@@ -80,11 +80,18 @@ def ingest_command() -> None:
 )
 @click.option("--source", help="What to call this manifest in the atlas [default: its file name].")
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of the matrix products.",
+)
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
 def ingest_images(
     manifest: Path, uri: str | None, encoder_name: str, weights: Sequence[Path], crops: bool, source: str | None,
-    device: str | None, **options: Any,
+    device: str | None, precision: str, **options: Any,
 ) -> None:  # fmt: skip
     """Embed the fields of view or crops that a CSV lists."""
     from ingest.job import Options, ingest_pictures
@@ -98,7 +105,7 @@ def ingest_images(
         raise UnknownName("encoder", encoder_name, ENCODERS, hint="See 'subcell-atlas encoders'.")
     spec = ENCODERS[encoder_name]
     rows = read_manifest(manifest, channels=spec.channels, encoder=encoder_name, crops=crops, name=source)
-    encoder = load_encoder(encoder_name, weights=weights, device=device)
+    encoder = load_encoder(encoder_name, weights=weights, device=device, precision=precision)
     if spec.note and not weights:
         click.echo(f"Encoder {encoder_name!r}: {spec.note}.", err=True)
     options["pixel_size_um"] = options.pop("pixel_size")

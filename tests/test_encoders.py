@@ -180,6 +180,16 @@ def test_embeddings_do_not_depend_on_bit_depth_or_batch(rng):
     assert encoder.embed(crops[:0]).shape == (0, 384)
 
 
+def test_half_precision_stays_close_and_is_in_the_recipe(rng):
+    crops = rng.integers(0, 256, (2, 4, 128, 128), dtype=np.uint8)
+    whole, half = load_encoder("demo").embed(crops), load_encoder("demo", precision="bfloat16")
+    rough = half.embed(crops)
+    cosine = (whole * rough).sum(1) / np.linalg.norm(whole, axis=1) / np.linalg.norm(rough, axis=1)
+    assert rough.dtype == np.float32
+    assert (cosine > 0.999).all()
+    assert half.recipe(masking="cell").precision == "bfloat16"
+
+
 def test_the_demo_encoder_is_the_same_every_time():
     assert load_encoder("demo").recipe(masking="cell") == load_encoder("demo").recipe(masking="cell")
 

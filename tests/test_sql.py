@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from subcell_atlas import sql
+from subcell_atlas import sql, sql_engine
 from subcell_atlas.errors import AtlasError, QueryRefused, UnknownName
 from subcell_atlas.sql import SqlSession
 
@@ -78,10 +78,10 @@ def session(atlas: Path) -> Iterator[SqlSession]:
 
 
 @pytest.fixture
-def engine(atlas: Path, monkeypatch: pytest.MonkeyPatch) -> sql.Engine:
+def engine(atlas: Path, monkeypatch: pytest.MonkeyPatch) -> sql_engine.Engine:
     """The inside of the child, in this process and without limits of the process."""
-    monkeypatch.setattr(sql, "limit_address_space", lambda _: None)
-    return sql.Engine(uri=str(atlas), time_limit_s=5, memory_limit_mb=256, row_limit=100)
+    monkeypatch.setattr(sql_engine, "limit_address_space", lambda _: None)
+    return sql_engine.Engine(uri=str(atlas), time_limit_s=5, memory_limit_mb=256, row_limit=100)
 
 
 def is_running(pid: int) -> bool:
@@ -200,20 +200,20 @@ def test_tables_lists_columns_with_their_types(session: SqlSession) -> None:
     ]
 
 
-def test_only_the_columns_and_rows_asked_for_are_read(engine: sql.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_columns_and_rows_asked_for_are_read(engine: sql_engine.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[tuple[list[str], str]] = []
-    original = sql.Scan._read
+    original = sql_engine.Scan._read
 
-    def recording(scan: sql.Scan, columns: list[str], condition: Any) -> pa.RecordBatchReader:
+    def recording(scan: sql_engine.Scan, columns: list[str], condition: Any) -> pa.RecordBatchReader:
         read.append((columns, str(condition)))
         return original(scan, columns, condition)
 
-    monkeypatch.setattr(sql.Scan, "_read", recording)
+    monkeypatch.setattr(sql_engine.Scan, "_read", recording)
     engine.query("SELECT cell_id FROM cells WHERE gene_symbol = 'ACTB'")
     assert read == [(["cell_id"], '(gene_symbol == "ACTB")')]
 
 
-def test_a_filter_that_lance_lacks_is_applied_after_reading(engine: sql.Engine) -> None:
+def test_a_filter_that_lance_lacks_is_applied_after_reading(engine: sql_engine.Engine) -> None:
     buffer = engine.query("SELECT protein_id FROM proteins WHERE image IS NOT NULL AND gene_symbol >= 'U'")
     assert pa.ipc.open_stream(buffer).read_all().to_pylist() == [{"protein_id": "P2"}]
 
@@ -339,10 +339,10 @@ def test_the_memory_limit_holds(atlas: Path) -> None:
     *answers, peak_mb = done.stdout.split()
     assert answers[0] == "memory", done.stderr
     assert set(answers[1:]) <= {"memory", "time"}  # DuckDB does not count these; the process's own limit stops them
-    assert int(peak_mb) < 192 + sql.THREADS_MB + 250  # 250: the child at rest
+    assert int(peak_mb) < 192 + sql_engine.THREADS_MB + 250  # 250: the child at rest
 
 
-def test_the_engine_counts_its_memory(engine: sql.Engine) -> None:
+def test_the_engine_counts_its_memory(engine: sql_engine.Engine) -> None:
     with pytest.raises(Exception, match="Out of Memory"):
         engine.query("SELECT list(range) FROM range(100000000)")
 
@@ -357,8 +357,8 @@ def test_a_child_that_ran_out_of_memory_is_replaced(atlas: Path) -> None:
         assert session._child.pid != pid
 
 
-def test_the_size_of_an_answer_is_limited(engine: sql.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sql, "MAX_RESULT_MB", 1)
+def test_the_size_of_an_answer_is_limited(engine: sql_engine.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sql_engine, "MAX_RESULT_MB", 1)
     with pytest.raises(QueryRefused, match=r"2 MB in 20 rows; the limit is 1 MB\.\nFilter with WHERE"):
         engine.query("SELECT repeat('x', 100000) FROM range(20)")
 
@@ -531,7 +531,7 @@ def test_what_is_answered_tells_nothing_about_the_machine(attack: Any, query: st
 
 @pytest.mark.parametrize("query", [q for q in FILES + STATEMENTS if "{" in q and "atlas" not in q])
 def test_the_engine_by_itself_reaches_no_file(
-    engine: sql.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str
+    engine: sql_engine.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, query: str
 ) -> None:
     canary = tmp_path / "canary.csv"
     canary.write_text(f"{CANARY},1\n")
@@ -550,7 +550,7 @@ def test_the_engine_by_itself_reaches_no_file(
 def test_the_child_cannot_write_a_file(atlas: Path, tmp_path: Path) -> None:
     code = """
         import sys
-        from subcell_atlas.sql import forbid_files
+        from subcell_atlas.sql_engine import forbid_files
         forbid_files()
         try:
             with open(sys.argv[1], "w") as file:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 __all__ = ["ENCODERS", "EncoderSpec", "load_encoder"]
 
 
-def load_encoder(name: str, *, weights: Sequence[str | Path] = (), device: str | None = None) -> Encoder:
+def load_encoder(
+    name: str, *, weights: Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
+) -> Encoder:
     """Return the encoder `name` with `weights`: local files, the network's first (see `encoders.encoder`)."""
     from . import encoder
 
-    return encoder.load_encoder(name, weights=weights, device=device)
+    return encoder.load_encoder(name, weights=weights, device=device, precision=precision)

@@ -19,15 +19,19 @@ from .weights import load_weights, seed_weights, sha256_of_file, sha256_of_state
 __all__ = ["Encoder", "load_encoder"]
 
 MIN_MAX_EPS = 1e-6  # as in SubCell's training code
-RAW_DTYPES = (np.uint8, np.uint16, np.float32)
+RAW_DTYPES = (np.uint8, np.uint16)
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Encoder:
     """A SubCell network with its weights, its preprocessing and its recipe."""
 
-    def __init__(self, spec: EncoderSpec, network: SubCellNetwork, *, weights_sha256: str, device: str) -> None:
+    def __init__(
+        self, spec: EncoderSpec, network: SubCellNetwork, *, weights_sha256: str, device: str, precision: str
+    ) -> None:
         self.spec = spec
         self.device = torch.device(device)
+        self.precision = precision
         self._network = network.to(self.device).eval()
         self._weights_sha256 = weights_sha256
 
@@ -44,7 +48,7 @@ class Encoder:
             crop_um=round(self.spec.crop_um, 4),
             masking=masking,
             normalization="joint min-max over channels, after masking",
-            precision="float32",
+            precision=self.precision,
             code_version=__version__,
         )
 
@@ -57,9 +61,10 @@ class Encoder:
         self._check(crops)
         if len(crops) == 0:
             return np.empty((0, self.spec.dim), np.float32)
-        with torch.inference_mode():
+        dtype = PRECISIONS[self.precision]
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).float()
-            return self._network(normalize(pixels)).cpu().numpy()
+            return self._network(normalize(pixels)).float().cpu().numpy()
 
     def _check(self, crops: np.ndarray) -> None:
         n_channels, patch = len(self.spec.channels), self.spec.network.patch_size
@@ -85,11 +90,16 @@ def normalize(pixels: Tensor) -> Tensor:
     return (pixels - low) / (high - low + MIN_MAX_EPS)
 
 
-def load_encoder(name: str, *, weights: Sequence[str | Path] = (), device: str | None = None) -> Encoder:
+def load_encoder(
+    name: str, *, weights: Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
+) -> Encoder:
     """Return the encoder `name` (see `ENCODERS`) with `weights`, local files, the network's first.
 
-    `device` is a torch device; CUDA where there is one when None. Raise UnknownName or BadWeights.
+    `device` is a torch device; CUDA where there is one when None. `precision` is what matrix products are computed in:
+    float32, bfloat16 or float16; embeddings are float32 in any case. Raise UnknownName or BadWeights.
     """
+    if precision not in PRECISIONS:
+        raise UnknownName("precision", precision, PRECISIONS)
     if name not in ENCODERS:
         raise UnknownName("encoder", name, ENCODERS, hint="See 'subcell-atlas encoders'.")
     spec = ENCODERS[name]
@@ -105,7 +115,7 @@ def load_encoder(name: str, *, weights: Sequence[str | Path] = (), device: str |
     else:
         msg = f"The weights of {name!r} are needed: download {spec.weights_url}\nand give the file with --weights."
         raise BadWeights(msg)
-    return Encoder(spec, network, weights_sha256=sha256, device=choose_device(device))
+    return Encoder(spec, network, weights_sha256=sha256, device=choose_device(device), precision=precision)
 
 
 def choose_device(device: str | None) -> str:
