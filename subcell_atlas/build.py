@@ -125,7 +125,7 @@ def build_map(store: Store, seed: int) -> dict[str, int]:
     from .cellmap.layout import layout_proteins
 
     built_from = map_inputs(store, seed)
-    if "image" not in store.columns("proteins"):
+    if "image" not in store.vector_columns("proteins"):
         raise NotBuilt("The proteins of this atlas have no picture vectors yet. Run: subcell-atlas build profiles")
     proteins = store.read("proteins", ["protein_id", "image"], where="image IS NOT NULL")
     ids = proteins["protein_id"].to_pylist()

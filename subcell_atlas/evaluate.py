@@ -33,7 +33,7 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
 
 def measure_retrieval(store: Store, seed: int) -> dict[str, float]:
     """Measure the mean average precision of neighbors that share a complex, a localization, a compartment."""
-    if "image" not in store.columns("proteins"):
+    if "image" not in store.vector_columns("proteins"):
         raise NotBuilt("The proteins have no picture vectors yet. Run: subcell-atlas build")
     proteins = store.read("proteins", ["protein_id", "localization", "image"], where="image IS NOT NULL")
     vectors = vectors_of(proteins["image"])

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from .errors import BadInput, MissingExtra, NotBuilt, UnknownName
 from .profiles import vectors_of
 from .query import map_graph
+from .schema import TABLES, VECTOR
 from .store import Store
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def write_csv(store: Store, path: Path, table: str) -> None:
     columns = {}
     for name in rows.column_names:
         kind = rows.schema.field(name).type
-        if pa.types.is_fixed_size_list(kind) or pa.types.is_binary(kind):
+        if TABLES[table][name] is VECTOR or pa.types.is_binary(kind):
             continue
         if pa.types.is_list(kind):
             columns[name] = pa.array([None if v is None else ";".join(v) for v in rows[name].to_pylist()], pa.string())
@@ -80,10 +81,10 @@ def proteins_anndata(store: Store, *, modality: str = "image") -> anndata.AnnDat
         import anndata
     except ImportError:
         raise MissingExtra("anndata", "anndata", "AnnData") from None
-    if modality not in store.columns("proteins"):
+    if modality not in store.vector_columns("proteins"):
         raise NotBuilt(f"This atlas has no {modality} vectors.")
     proteins = store.read("proteins", where=f"{modality} IS NOT NULL")
-    plain = [f.name for f in proteins.schema if not pa.types.is_fixed_size_list(f.type)]
+    plain = [name for name in proteins.column_names if TABLES["proteins"].get(name) is not VECTOR]
     obs = proteins.select(plain).to_pandas().set_index("protein_id")
     for name in ("localization", "cell_lines"):
         obs[name] = [";".join(values) if values is not None else "" for values in obs[name]]

@@ -116,7 +116,7 @@ def check_modality(store: Store, modality: str) -> None:
     """Raise UnknownName or NotBuilt when the atlas cannot be searched by `modality`."""
     if modality not in MODALITIES:
         raise UnknownName("modality", modality, MODALITIES)
-    if modality not in store.columns("proteins"):
+    if modality not in store.vector_columns("proteins"):
         fix = {"sequence": "Put some in: subcell-atlas ingest embeddings FILE --modality sequence --level protein"}
         raise NotBuilt(f"This atlas has no {modality} vectors. {fix.get(modality, 'Run: subcell-atlas build')}")
 

@@ -19,7 +19,7 @@ METADATA_KEY = b"subcell_atlas"
 
 STRINGS = pa.list_(pa.string())
 TIME = pa.timestamp("ms", tz="UTC")
-VECTOR = pa.list_(pa.float32())  # becomes a fixed-size list once the dimension is known
+VECTOR = pa.list_(pa.float32())  # holds nothing yet; a fixed-size list once the dimension is known
 
 TABLES: dict[str, dict[str, pa.DataType]] = {
     # one row per segmented cell; `box` is in pixels of the picture as given, `embedding` is the encoder's raw output
@@ -139,15 +139,13 @@ def table_schema(
 ) -> pa.Schema:
     """Return the Arrow schema of `table`.
 
-    `dims` gives the dimension of each vector column; a vector column without one is left out: it holds nothing yet.
+    `dims` gives the dimension of each vector column; one without a dimension can hold nulls only.
     `metadata` is stored with the table as JSON, beside the schema's version.
     """
     dims = dims or {}
     fields = []
     for name, kind in TABLES[table].items():
-        if kind is VECTOR:
-            if name not in dims:
-                continue
+        if kind is VECTOR and name in dims:
             kind = pa.list_(pa.float32(), dims[name])
         fields.append(pa.field(name, kind, nullable=name not in KEYS[table]))
     stored = {"schema_version": SCHEMA_VERSION, **(metadata or {})}

@@ -67,8 +67,9 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def vector_dims(rows: pa.Table, table: str) -> dict[str, int]:
     """Return the dimension of each vector column of `table` that `rows` has."""
-    vectors = [name for name, kind in TABLES[table].items() if kind is VECTOR and name in rows.column_names]
-    return {name: rows.schema.field(name).type.list_size for name in vectors}
+    names = [name for name, kind in TABLES[table].items() if kind is VECTOR and name in rows.column_names]
+    kinds = {name: rows.schema.field(name).type for name in names}
+    return {name: kind.list_size for name, kind in kinds.items() if pa.types.is_fixed_size_list(kind)}
 
 
 class Store:
@@ -134,6 +135,10 @@ class Store:
         """Return the names of the columns of `table`, as stored."""
         return list(self._require(table).schema.names)
 
+    def vector_columns(self, table: str) -> list[str]:
+        """Return the names of the columns of `table` that hold vectors, not those that may one day."""
+        return [field.name for field in self._require(table).schema if pa.types.is_fixed_size_list(field.type)]
+
     def read(
         self,
         table: str,
@@ -144,7 +149,7 @@ class Store:
     ) -> pa.Table:
         """Return `table` as Arrow: the named columns (all when None) of the rows that meet the SQL condition `where`.
 
-        A column that the atlas does not hold yet is left out. Raise NotBuilt when the table does not exist.
+        A column that an older atlas lacks is left out. Raise NotBuilt when the table does not exist.
         """
         opened = self._require(table)
         names = opened.schema.names if columns is None else [c for c in columns if c in opened.schema.names]
@@ -167,7 +172,7 @@ class Store:
         added.
         """
         opened = self._require(table)
-        names = [field.name for field in opened.schema if not pa.types.is_fixed_size_list(field.type)]
+        names = [name for name in opened.schema.names if TABLES[table].get(name) is not VECTOR]
         search = opened.search(np.asarray(vector, np.float32), vector_column_name=column).distance_type("cosine")
         if where:
             search = search.where(f"({where}) AND {column} IS NOT NULL", prefilter=True)

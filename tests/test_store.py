@@ -46,7 +46,8 @@ def test_what_is_written_is_read_back(store, rng):
     read = store.read("proteins")
     assert read["image"].to_pylist() == rows["image"].to_pylist()
     assert read["localization"].to_pylist() == [["X"], []]
-    assert "sequence" not in read.column_names
+    assert read["sequence"].to_pylist() == [None, None]
+    assert store.vector_columns("proteins") == ["image"]
     assert store.metadata("proteins") == {"schema_version": 1, "marks": {"image": "m"}}
 
 
