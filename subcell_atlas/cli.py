@@ -135,7 +135,8 @@ def ingest_embeddings_command(file: Path, uri: str | None, modality: str, level:
 
 def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
     """Say what became of a run's pictures."""
-    click.echo(f"{counts.cells} {unit} stored in {uri}; {counts.done_before} pictures were done before.", err=True)
+    before = f"; {counts.done_before} pictures were done before" if counts.done_before else ""
+    click.echo(f"{counts.cells} {unit} stored in {uri}{before}.", err=True)
     if counts.rejected:
         click.echo(f"{counts.rejected} rejected. Why: subcell-atlas sql 'SELECT image, reason FROM rejects'", err=True)
 
@@ -359,7 +360,7 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed:
 @json_option
 def encoders_command(as_json: bool) -> None:
     """List the encoders: channels, length of the embedding, licence, where the weights are."""
-    from .encoders import ENCODERS
+    from .encoders.specs import ENCODERS, SUBCELL_BUCKET
 
     rows = [
         {
@@ -367,11 +368,15 @@ def encoders_command(as_json: bool) -> None:
             "channels": list(spec.channels),
             "dim": spec.dim,
             "licence": spec.licence,
-            "weights": spec.weights_url or spec.note,
+            "weights": spec.weights_url,
+            "note": spec.note,
         }
         for spec in ENCODERS.values()
     ]
-    reply({"encoders": rows}, rows, ["name", "channels", "dim", "licence", "weights"], as_json=as_json)
+    shown = [{**row, "weights": (row["weights"] or row["note"]).rpartition("/")[2]} for row in rows]
+    reply({"encoders": rows}, shown, ["name", "channels", "dim", "licence", "weights"], as_json=as_json)
+    if not as_json:
+        click.echo(f"Download weights from {SUBCELL_BUCKET} and give the file with --weights.")
 
 
 @main.command()
@@ -434,6 +439,9 @@ def reply(
 
 def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> None:
     """Print `columns` of `rows` as a table."""
+    if not rows:
+        click.echo("Nothing found.")
+        return
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table

@@ -37,10 +37,16 @@ def test_the_graph_equals_a_slow_twin(rng):
     assert np.allclose(graph, wanted, atol=1e-6)
 
 
-def test_a_graph_of_few_proteins_links_them_all_and_one_is_refused(rng):
+def test_a_graph_of_few_proteins_links_them_all_and_of_none_is_refused():
     assert neighbor_graph(np.ones((3, 2)), k=15).nnz == 6
-    with pytest.raises(BadInput, match="at least two"):
-        neighbor_graph(np.ones((1, 2)), k=15)
+    with pytest.raises(BadInput, match="there are none"):
+        neighbor_graph(np.ones((0, 2)), k=15)
+
+
+def test_a_map_of_one_protein_is_its_root():
+    found = find_hierarchy(neighbor_graph(np.ones((1, 2)), k=15), HierarchyOptions(seed=0))
+    assert list(found.graph) == [ROOT]
+    assert found.members[ROOT].tolist() == [0]
 
 
 def test_zero_vectors_stay_alone_and_do_no_harm(rng):

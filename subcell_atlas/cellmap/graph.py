@@ -23,13 +23,15 @@ def neighbor_graph(vectors: np.ndarray, *, k: int) -> sparse.csr_matrix:
     """Return the symmetric graph (n, n) that links each row to its `k` most similar others.
 
     An edge stands when either end has chosen the other; its weight is the cosine similarity, edges that are not
-    positive are left out. With at most `k` rows each is linked to all others. Raise BadInput below two rows.
+    positive are left out. With at most `k` rows each is linked to all others. Raise BadInput when there is no row.
     """
     units = unit_vectors(vectors)
     n = len(units)
-    if n < 2:
-        raise BadInput(f"A map needs at least two proteins with vectors; there are {n}.")
+    if n == 0:
+        raise BadInput("A map needs proteins with vectors; there are none.")
     k = min(k, n - 1)
+    if k == 0:
+        return sparse.csr_matrix((n, n))
     chosen, weights = np.empty((n, k), np.int64), np.empty((n, k), np.float64)
     for start in range(0, n, ROWS_AT_A_TIME):
         similarity = units[start : start + ROWS_AT_A_TIME] @ units.T  # (rows, n)

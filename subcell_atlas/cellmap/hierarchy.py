@@ -71,7 +71,7 @@ def find_communities(neighbors: sparse.csr_matrix, options: HierarchyOptions) ->
     n = neighbors.shape[0]
     indptr, indices = neighbors.indptr.astype(np.int64), neighbors.indices.astype(np.int32)
     blocks, found_at = [], []
-    for resolution in options.resolutions(n):
+    for resolution in options.resolutions(n) if neighbors.nnz else ():
         labels = leiden(indptr, indices, neighbors.data, n=n, resolution=float(resolution), seed=options.seed)
         membership = sparse.csr_matrix((np.ones(n, np.int32), (labels, np.arange(n))))
         sizes = np.diff(membership.indptr)
