@@ -1,7 +1,7 @@
 """Time and memory of the demo, of a first answer, and of the import, each beside what one would do instead.
 
-Run: .venv/bin/python benchmarks/demo.py [--proteins N] [--cells N] [--repeats N]. Medians over repeats; the machine's load
-shows in the spread. Memory is the sum over all processes of the job, sampled four times a second.
+Run: .venv/bin/python benchmarks/demo.py [--proteins N] [--cells N] [--repeats N]. Medians over repeats.
+Memory is the sum over all processes of the job, sampled four times a second.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def main() -> None:
         atlas = [sys.executable, "-m", "subcell_atlas"]
         demo = [*atlas, "demo", "--atlas", uri, "--proteins", str(chosen.proteins), "--cells", str(chosen.cells)]
         seconds, peak = measure(demo)
-        print(f"demo, {chosen.proteins} proteins x {chosen.cells} cells: {seconds:.0f} s, {peak:.2f} GB in all processes")
+        size = f"{chosen.proteins} proteins x {chosen.cells} cells"
+        print(f"demo, {size}: {seconds:.0f} s, {peak:.2f} GB in all processes")
         seconds, peak = measure(demo)
         print(f"demo, once more (nothing to do but answer): {seconds:.0f} s, {peak:.2f} GB")
         measure([*atlas, "export", "--atlas", uri, "--format", "parquet", "-o", table])

@@ -9,12 +9,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -235,7 +236,8 @@ def prepared_pictures(plan: Plan, workers: int | None) -> Iterator[Prepared]:
     try:
         ahead: deque[Future[list[Prepared]]] = deque()
         for chunk in chunks:
-            ahead.append(pool.submit(prepare_chunk, chunk))
+            with interrupts_blocked():
+                ahead.append(pool.submit(prepare_chunk, chunk))  # may start a worker
             if len(ahead) > 3 * n_workers:
                 yield from ahead.popleft().result()
         while ahead:
@@ -244,8 +246,21 @@ def prepared_pictures(plan: Plan, workers: int | None) -> Iterator[Prepared]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def interrupts_blocked() -> Iterator[None]:
+    """Let processes start to whom an interrupt is nothing: Ctrl-C goes to all, and the parent finishes its commit."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def begin_worker(plan: Plan) -> None:
-    """Set up a worker process; an interrupt is for the parent, which finishes its commit."""
+    """Set up a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=end_with_parent, daemon=True).start()
     global worker_plan

@@ -151,8 +151,8 @@ def read_manifest(
 ) -> Manifest:
     """Read a manifest (CSV, or TSV by its suffix) for an encoder that uses `channels`.
 
-    `crops`: each row is one cell already cut out. `name` is what the atlas calls this source: the file's stem when
-    None. Files are looked for beside the manifest. Raise BadInput when the manifest as a whole cannot be used.
+    `crops`: each row is one cell already cut out. `name` is what the atlas calls this source: the file's
+    folder and stem when None. Files are looked for beside the manifest. Raise BadInput when the manifest as a whole cannot be used.
     """
     rows, columns = read_rows(path)
     if "image_id" not in columns:
@@ -175,7 +175,7 @@ def read_manifest(
             msg = f"{path}: image_id {row['image_id']!r} is in line {seen[row['image_id']]} and again in line {number}."
             raise BadInput(msg)
         seen[row["image_id"]] = number
-    return Manifest(name or path.stem, path.parent, rows, tuple(channels), crops)
+    return Manifest(name or f"{path.resolve().parent.name}/{path.stem}", path.parent, rows, tuple(channels), crops)
 
 
 def hash_of(content: bytes) -> str:
@@ -204,9 +204,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
         raise BadInput(f"{path} has the column {twice[0]!r} {columns.count(twice[0])} times; each may come once.")
     for number, line in lines:
         if len(line) > len(columns):
-            msg = (
-                f"{path}, line {number}: {len(line)} values, {len(columns)} columns; quote values that hold a comma."
-            )
+            msg = f"{path}, line {number}: {len(line)} values, {len(columns)} columns; quote values that hold a comma."
             raise BadInput(msg)
     blank = dict.fromkeys(columns, "")
     return [blank | dict(zip(columns, line, strict=False)) for _, line in lines], columns

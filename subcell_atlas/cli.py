@@ -78,7 +78,7 @@ def ingest_command() -> None:
     metavar="UM",
     help="For rows without pixel_size_um; the default is the Human Protein Atlas's.",
 )
-@click.option("--source", help="What to call this manifest in the atlas [default: its file name].")
+@click.option("--source", help="What to call this manifest in the atlas [default: its folder and name].")
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
 @click.option(
     "--precision",
@@ -135,10 +135,14 @@ def ingest_embeddings_command(file: Path, uri: str | None, modality: str, level:
 
 def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
     """Say what became of a run's pictures."""
+    from .store import default_uri
+
     before = f"; {counts.done_before} pictures were done before" if counts.done_before else ""
     click.echo(f"{counts.cells} {unit} stored in {uri}{before}.", err=True)
     if counts.rejected:
-        click.echo(f"{counts.rejected} rejected. Why: subcell-atlas sql 'SELECT image, reason FROM rejects'", err=True)
+        where = "" if uri == default_uri() else f" --atlas {uri}"
+        why = f"subcell-atlas sql 'SELECT image, reason FROM rejects'{where}"
+        click.echo(f"{counts.rejected} rejected. Why: {why}", err=True)
 
 
 @main.command()
@@ -159,7 +163,7 @@ def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> Non
 @click.argument("genes", nargs=-1, metavar="[GENE]…")
 @atlas_option
 @json_option
-@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="How many neighbors.")
+@click.option("-k", type=click.IntRange(1, 1_000_000), default=10, show_default=True, help="How many neighbors.")
 @click.option("--modality", type=click.Choice(["image", "sequence", "fused"]), default="image", show_default=True)
 @click.option("--where", metavar="SQL", help="A condition over the columns of proteins, such as 'n_cells >= 20'.")
 @click.option("--cell-line", help="Compare what was seen in this cell line.")
@@ -362,7 +366,7 @@ def encoders_command(as_json: bool) -> None:
     """List the encoders: channels, length of the embedding, licence, where the weights are."""
     from .encoders.specs import ENCODERS, SUBCELL_BUCKET
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": spec.name,
             "channels": list(spec.channels),

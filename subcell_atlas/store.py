@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class Store:
         """Open the atlas at `uri`, a folder or an object store address. Raise AtlasNotFound when there is none."""
         if not is_remote(uri):
             folder = Path(uri)
-            if not folder.is_dir():
+            if not is_folder(folder):
                 raise AtlasNotFound(f"There is no atlas at {uri!r}. {WHERE_TO_GO}")
             if not any(folder.glob("*.lance")):
                 raise AtlasNotFound(f"The folder {uri!r} holds no atlas. {WHERE_TO_GO}")
@@ -97,12 +98,12 @@ class Store:
     def create(cls, uri: str) -> Store:
         """Open the atlas at `uri`, or begin an empty one there; never inside a folder that holds other things."""
         folder = Path(uri)
-        if not is_remote(uri) and folder.exists():
-            if not folder.is_dir():
-                raise BadInput(f"{uri!r} is a file; an atlas is a folder. Choose another place with --atlas.")
+        if not is_remote(uri) and is_folder(folder):
             if any(folder.iterdir()) and not any(folder.glob("*.lance")):
                 msg = f"The folder {uri!r} holds other files and no atlas. Choose a new folder with --atlas."
                 raise BadInput(msg)
+        elif not is_remote(uri) and os.path.lexists(uri):
+            raise BadInput(f"{uri!r} is a file; an atlas is a folder. Choose another place with --atlas.")
         return cls(uri, connect(uri))
 
     def names(self) -> list[str]:
@@ -188,27 +189,29 @@ class Store:
     def write(self, table: str, rows: pa.Table, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Write `table` anew, in one commit."""
         schema = table_schema(table, dims=vector_dims(rows, table), metadata=metadata)
-        self._connection.create_table(
-            table,
-            conform(rows, schema),
-            schema=schema,
-            mode="overwrite",
-            on_bad_vectors="null",  # a protein without a vector is no error
-        )
+        with self._writing(table):
+            self._connection.create_table(
+                table,
+                conform(rows, schema),
+                schema=schema,
+                mode="overwrite",
+                on_bad_vectors="null",  # a protein without a vector is no error
+            )
 
     def upsert(self, table: str, rows: pa.Table) -> None:
         """Add `rows` to `table`, in place of those with the same key."""
         opened = self._open_or_create(table, rows)
         insert = opened.merge_insert(list(KEYS[table])).when_matched_update_all().when_not_matched_insert_all()
-        insert.execute(conform(rows, opened.schema))
+        with self._writing(table):
+            insert.execute(conform(rows, opened.schema))
 
     def replace_cells(self, rows: pa.Table, picture_ids: Iterable[str], *, recipe: Recipe) -> None:
         """Write the cells of some pictures in one commit, in place of all the cells these pictures had."""
         opened = self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
         insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
-        insert.when_not_matched_by_source_delete(one_of("picture_id", picture_ids)).execute(
-            conform(rows, opened.schema)
-        )
+        insert = insert.when_not_matched_by_source_delete(one_of("picture_id", picture_ids))
+        with self._writing("cells"):
+            insert.execute(conform(rows, opened.schema))
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows of `table` that meet `where`."""
@@ -221,7 +224,10 @@ class Store:
             self._open(table).optimize()
 
     def _open(self, table: str) -> lancedb.table.Table:
-        opened = self._connection.open_table(table)
+        try:
+            opened = self._connection.open_table(table)
+        except (ValueError, RuntimeError, OSError) as exc:
+            raise damaged(self.uri, table, exc) from exc
         stored = read_metadata(opened.schema)
         version = stored.get("schema_version")
         if version is None:
@@ -247,26 +253,59 @@ class Store:
         if table in self.names():
             return self._open(table)
         schema = table_schema(table, dims=vector_dims(rows, table), metadata=metadata)
-        return self._connection.create_table(table, schema=schema)
+        with self._writing(table):
+            return self._connection.create_table(table, schema=schema)
+
+    @contextmanager
+    def _writing(self, table: str) -> Iterator[None]:
+        """Turn a failed write (a full disk, a folder that may not be written) into an AtlasError."""
+        try:
+            yield
+        except (OSError, RuntimeError) as exc:
+            msg = f"Writing {table!r} into {self.uri!r} failed; what was stored before is whole. {first_line(exc)}"
+            raise AtlasError(msg) from exc
 
 
+REMOTE_SCHEMES = ("s3", "gs", "az")
 WHERE_TO_GO = "Make one with 'subcell-atlas demo' or 'subcell-atlas ingest', or name another with --atlas."
 
 
 def connect(uri: str) -> lancedb.DBConnection:
     """Connect to the database at `uri`."""
+    if is_remote(uri) and uri.split("://")[0] not in REMOTE_SCHEMES:
+        raise BadInput(f"{uri!r} is no address of an atlas: a folder, or one of {', '.join(REMOTE_SCHEMES)}://…")
     os.environ.setdefault("LANCEDB_LOG", "error")  # else it warns of every table that is made
     import lancedb
 
-    return lancedb.connect(uri)
+    try:
+        return lancedb.connect(uri)
+    except (OSError, RuntimeError, ValueError) as exc:
+        raise BadInput(f"{uri!r} cannot be opened: {first_line(exc)}") from exc
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether `path` is a folder; one that cannot be looked at raises BadInput."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError) as exc:
+        raise BadInput(f"{str(path)[:80]!r} cannot be opened: {first_line(exc)}") from exc
+
+
+def first_line(exc: Exception) -> str:
+    """Return the part of a library's message that a person can use."""
+    return (str(exc).splitlines() or [type(exc).__name__])[0][:200]
+
+
+def damaged(uri: str, table: str, exc: Exception) -> AtlasError:
+    """Return the error for a table that is there and cannot be read or written."""
+    return AtlasError(f"The table {table!r} of {uri!r} cannot be used: {first_line(exc)}")
 
 
 def bad_condition(exc: Exception, where: str | None, columns: Sequence[str]) -> AtlasError:
-    """Return the error that tells a person what is wrong with the condition they gave; re-raise any other failure."""
+    """Return the error that tells a person what is wrong with the condition they gave, or with the table."""
     if where is None:
-        raise exc
-    reason = str(exc).splitlines()[0][:200]
-    return BadInput(f"The condition {where!r} cannot be used: {reason}\nColumns: {', '.join(columns)}.")
+        return AtlasError(f"The atlas cannot be read: {first_line(exc)}")
+    return BadInput(f"The condition {where!r} cannot be used: {first_line(exc)}\nColumns: {', '.join(columns)}.")
 
 
 def open_datasets(uri: str) -> dict[str, lance.LanceDataset]:

@@ -103,7 +103,8 @@ def test_a_known_problem_is_one_or_two_lines_and_code_1(arguments, message):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["similar"], ["similar", "DEMO001", "-k", "0"], ["moon"], ["ingest", "embeddings", "x.csv"], ["map", "a", "b"]]
+    "arguments",
+    [["similar"], ["similar", "DEMO001", "-k", "0"], ["moon"], ["ingest", "embeddings", "x.csv"], ["map", "a", "b"]],
 )
 def test_wrong_usage_is_code_2(arguments):
     run(*arguments, code=2)

@@ -156,7 +156,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path, content, capsys):
 def test_an_absent_file_and_an_unknown_encoder_say_what_to_do(tmp_path):
     with pytest.raises(BadWeights, match="There is no weights file"):
         load_encoder("subcell-bg-vit", weights=[tmp_path / "none.pth"])
-    with pytest.raises(BadWeights, match="DNA-Protein_ViT-ProtS-Pool.pth"):
+    with pytest.raises(BadWeights, match=r"DNA-Protein_ViT-ProtS-Pool\.pth"):
         load_encoder("subcell-bg-vit")
     with pytest.raises(UnknownName, match="nearest: subcell-rybg-mae"):
         load_encoder("subcell-rybgg-mae")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -134,7 +136,7 @@ def test_paths_lead_from_the_root_to_systems_that_hold_the_gene(store):
     assert paths
     for path in paths:
         assert path[0] == "S0"
-        assert all(graph.has_edge(a, b) for a, b in zip(path, path[1:], strict=False))
+        assert all(graph.has_edge(a, b) for a, b in pairwise(path))
         assert "DEMO007" in query.system_members(store, path[-1])["gene_symbol"].to_pylist()
 
 

@@ -200,7 +200,9 @@ def test_tables_lists_columns_with_their_types(session: SqlSession) -> None:
     ]
 
 
-def test_only_the_columns_and_rows_asked_for_are_read(engine: sql_engine.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_columns_and_rows_asked_for_are_read(
+    engine: sql_engine.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read: list[tuple[list[str], str]] = []
     original = sql_engine.Scan._read
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import lancedb
 import numpy as np
@@ -8,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from subcell_atlas import schema
-from subcell_atlas.errors import AtlasNotFound, BadInput, NotBuilt, SchemaMismatch
+from subcell_atlas.errors import AtlasError, AtlasNotFound, BadInput, NotBuilt, SchemaMismatch
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.schema import KEYS, TABLES, VECTOR, table_schema
@@ -41,7 +42,9 @@ def test_every_table_has_its_key_columns_and_only_cells_proteins_profiles_hold_v
 
 
 def test_what_is_written_is_read_back(store, rng):
-    rows = pa.table({"protein_id": ["a", "b"], "localization": [["X"], []], "image": vector_array(rng.normal(size=(2, 3)))})
+    rows = pa.table(
+        {"protein_id": ["a", "b"], "localization": [["X"], []], "image": vector_array(rng.normal(size=(2, 3)))}
+    )
     store.write("proteins", rows, metadata={"marks": {"image": "m"}})
     read = store.read("proteins")
     assert read["image"].to_pylist() == rows["image"].to_pylist()
@@ -154,3 +157,21 @@ def test_compacting_keeps_every_row(store):
 def test_metadata_is_json():
     stored = table_schema("cells", dims={"embedding": 2}, metadata={"recipes": {}}).metadata[schema.METADATA_KEY]
     assert json.loads(stored) == {"schema_version": 1, "recipes": {}}
+
+
+@pytest.mark.parametrize("uri", ["x://bad", "{file}/below", "{tmp}/" + "a" * 300])
+def test_addresses_that_cannot_be_are_refused(tmp_path, uri):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BadInput):
+        Store.create(uri.format(file=tmp_path / "file", tmp=tmp_path))
+
+
+def test_a_damaged_table_is_a_known_problem(store):
+    store.upsert("terms", pa.table({"term_id": ["a"]}))
+    for file in Path(store.uri).glob("terms.lance/data/*"):
+        file.unlink()
+    with pytest.raises(AtlasError, match="cannot be"):
+        store.read("terms")
+    (Path(store.uri) / "cells.lance").mkdir()
+    with pytest.raises(AtlasError, match="cells"):
+        store.count("cells")

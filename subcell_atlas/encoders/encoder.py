@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._version import __version__
-from ..errors import BadInput, BadWeights, UnknownName
+from ..errors import AtlasError, BadInput, BadWeights, UnknownName
 from ..recipe import Recipe
 from .specs import ENCODERS, EncoderSpec
 from .vit import SubCellNetwork
@@ -64,7 +64,11 @@ class Encoder:
         dtype = PRECISIONS[self.precision]
         with torch.inference_mode(), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
             pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(self.device).float()
-            return self._network(normalize(pixels)).float().cpu().numpy()
+            try:
+                return self._network(normalize(pixels)).float().cpu().numpy()
+            except torch.OutOfMemoryError:
+                msg = f"The GPU has too little memory for {len(crops)} crops at once; choose a smaller --batch-size."
+                raise AtlasError(msg) from None
 
     def _check(self, crops: np.ndarray) -> None:
         n_channels, patch = len(self.spec.channels), self.spec.network.patch_size
