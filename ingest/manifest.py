@@ -175,7 +175,8 @@ def read_manifest(
             msg = f"{path}: image_id {row['image_id']!r} is in line {seen[row['image_id']]} and again in line {number}."
             raise BadInput(msg)
         seen[row["image_id"]] = number
-    return Manifest(name or f"{path.resolve().parent.name}/{path.stem}", path.parent, rows, tuple(channels), crops)
+    name = name or f"{path.resolve().parent.name}/{path.stem}"
+    return Manifest(name, path.parent, rows, tuple(channels), crops)
 
 
 def hash_of(content: bytes) -> str:
