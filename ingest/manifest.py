@@ -151,8 +151,9 @@ def read_manifest(
 ) -> Manifest:
     """Read a manifest (CSV, or TSV by its suffix) for an encoder that uses `channels`.
 
-    `crops`: each row is one cell already cut out. `name` is what the atlas calls this source: the file's
-    folder and stem when None. Files are looked for beside the manifest. Raise BadInput when the manifest as a whole cannot be used.
+    `crops`: each row is one cell already cut out. `name` is what the atlas calls this source: the file's folder and
+    stem when None. Files are looked for beside the manifest. Raise BadInput when the manifest as a whole cannot be
+    used.
     """
     rows, columns = read_rows(path)
     if "image_id" not in columns:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -261,15 +261,26 @@ def paths_of(store: Store, name: str) -> tuple[str, list[list[str]]]:
     return row["gene_symbol"] or row["protein_id"], paths
 
 
-def thumbnails(store: Store, protein: str, *, n: int = 6) -> pa.Table:
-    """Return at most `n` cells of a protein with their thumbnails, spread over its cell lines."""
-    wanted = ["cell_id", "cell_line", "antibody", "plate", "localization", "thumbnail"]
-    where = f"protein_id = {quote(protein)} AND thumbnail IS NOT NULL"
-    cells = store.read("cells", wanted, where=where, limit=64)
-    order: dict[str | None, list[int]] = {}
-    for row, line in enumerate(cells["cell_line"].to_pylist()):
-        order.setdefault(line, []).append(row)
-    turns = [
-        rows[i] for i in range(max(map(len, order.values()), default=0)) for rows in order.values() if i < len(rows)
-    ]
-    return cells.take(pa.array(turns[:n], pa.int64()))
+def thumbnails(store: Store, proteins: Sequence[str], *, n: int = 6, cell_line: str | None = None) -> pa.Table:
+    """Return at most `n` cells of each of `proteins` that have a thumbnail, of each cell line in turn.
+
+    Columns: cell_id, protein_id, cell_line, antibody, plate, localization, thumbnail; ordered as `proteins`.
+    """
+    where = f"{one_of('protein_id', proteins)} AND thumbnail IS NOT NULL"
+    if cell_line is not None:
+        where += f" AND cell_line = {quote(cell_line)}"
+    known = store.read("cells", ["cell_id", "protein_id", "cell_line"], where=where)
+    known = known.sort_by([("cell_line", "ascending"), ("cell_id", "ascending")])
+    by_protein: dict[str, dict[str | None, list[str]]] = {protein: {} for protein in proteins}
+    for row in known.to_pylist():
+        by_protein[row["protein_id"]].setdefault(row["cell_line"], []).append(row["cell_id"])
+    chosen = [cell for lines in by_protein.values() for cell in in_turn(list(lines.values()))[:n]]
+    wanted = ["cell_id", "protein_id", "cell_line", "antibody", "plate", "localization", "thumbnail"]
+    found = store.read("cells", wanted, where=one_of("cell_id", chosen) if chosen else "false")
+    row_of = {cell: row for row, cell in enumerate(found["cell_id"].to_pylist())}
+    return found.take(pa.array([row_of[cell] for cell in chosen], pa.int64()))
+
+
+def in_turn(lists: Sequence[Sequence[str]]) -> list[str]:
+    """Return the items of some lists: the first of each, then the second of each, and so on."""
+    return [item for turn in zip_longest(*lists) for item in turn if item is not None]

@@ -20,6 +20,8 @@ SETTINGS = {
     "runner.magicEnabled": "false",
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "20",
+    "theme.light.primaryColor": "#2b6c99",  # Streamlit's own red would look like a channel
+    "theme.dark.primaryColor": "#5aa5d6",
 }
 
 
@@ -27,7 +29,7 @@ def run_app(uri: str, *, port: int, host: str) -> None:
     """Serve the app for the atlas at `uri` until it is interrupted."""
     store = Store.open(uri)
     here = Path(__file__).parent
-    script = next((path for path in (here / "app.py", here.parent / "app.py") if path.is_file()), None)
+    script = next((path for path in (here.parent / "app.py", here / "app" / "app.py") if path.is_file()), None)
     if script is None:
         raise AtlasError("app.py is not where this package is installed. Install it again: pip install subcell-atlas")
     options = [f"--{name}={value}" for name, value in SETTINGS.items()]

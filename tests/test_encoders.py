@@ -206,3 +206,18 @@ def test_the_demo_encoder_is_the_same_every_time():
 def test_crops_that_are_none_are_refused(crops, message):
     with pytest.raises(BadInput, match=message):
         load_encoder("demo").embed(crops)
+
+
+def test_the_demo_encoder_looks_at_the_cell_and_at_the_protein(rng):
+    network = load_encoder("demo")._network
+    crop = torch.zeros(1, 4, 128, 128)
+    crop[..., :64] = torch.from_numpy(rng.random((1, 4, 128, 64)).astype(np.float32)) * 0.5  # the cell is on the left
+    crop[:, 3, :32, :64] += 0.5  # the protein in its upper quarter
+    seen = {}
+    hook = network.pooler.score.register_forward_hook(lambda _, __, scores: seen.update(weights=scores.softmax(dim=1)))
+    with torch.inference_mode():
+        network(crop)
+    hook.remove()
+    at_cell, at_protein = seen["weights"][0, 1:].T.reshape(2, 16, 16)
+    assert at_cell[:, :8].sum() > 0.6
+    assert at_protein[:4, :8].sum() / at_cell[:4, :8].sum() > 1.3

@@ -140,7 +140,10 @@ def test_paths_lead_from_the_root_to_systems_that_hold_the_gene(store):
         assert "DEMO007" in query.system_members(store, path[-1])["gene_symbol"].to_pylist()
 
 
-def test_thumbnails_are_spread_over_cell_lines(store):
-    row = query.protein_row(store, "DEMO001")
-    cells = query.thumbnails(store, row["protein_id"], n=3)
-    assert sorted(cells["cell_line"].to_pylist()) == ["Demo-A", "Demo-B", "Demo-C"]
+def test_thumbnails_are_of_each_cell_line_in_turn_and_in_the_order_asked(store):
+    proteins = [query.protein_row(store, name)["protein_id"] for name in ("DEMO004", "DEMO001")]
+    cells = query.thumbnails(store, proteins, n=3)
+    assert cells["protein_id"].to_pylist() == [proteins[0]] * 3 + [proteins[1]] * 3
+    assert cells["cell_line"].to_pylist() == ["Demo-A", "Demo-B", "Demo-C"] * 2
+    assert query.thumbnails(store, proteins, cell_line="Demo-B")["cell_line"].unique().to_pylist() == ["Demo-B"]
+    assert query.thumbnails(store, ["nobody"]).num_rows == 0

@@ -14,7 +14,7 @@ from ..errors import AtlasError, BadInput, BadWeights, UnknownName
 from ..recipe import Recipe
 from .specs import ENCODERS, EncoderSpec
 from .vit import SubCellNetwork
-from .weights import load_weights, seed_weights, sha256_of_file, sha256_of_state
+from .weights import aim_pooler, load_weights, seed_weights, sha256_of_file, sha256_of_state
 
 __all__ = ["Encoder", "load_encoder"]
 
@@ -115,6 +115,7 @@ def load_encoder(
         sha256 = sha256_of_file(Path(weights[0]))
     elif spec.seed is not None:
         seed_weights(network, spec.seed)
+        aim_pooler(network, channel=spec.channels.index("protein"))
         sha256 = sha256_of_state(network)
     else:
         msg = f"The weights of {name!r} are needed: download {spec.weights_url}\nand give the file with --weights."

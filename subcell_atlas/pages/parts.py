@@ -1,0 +1,178 @@
+"""The small pieces that pages are made of: safe text, messages, colours of localizations, snippets, the footer."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+import string
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import streamlit as st
+
+from subcell_atlas import query
+from subcell_atlas.errors import AtlasError, AtlasNotFound
+from subcell_atlas.store import Store, default_uri
+
+__all__ = [
+    "OTHER",
+    "STYLE",
+    "blend",
+    "colors_of",
+    "csv_of",
+    "file_name",
+    "flat",
+    "footer",
+    "known_problems",
+    "listed",
+    "open_store",
+    "plain",
+    "plural",
+    "shell",
+    "snippets",
+    "svg_text",
+]
+
+STYLE = """<style>
+.stMainBlockContainer { padding: 4.25rem 3rem 1.5rem; }
+@media (max-width: 640px) { .stMainBlockContainer { padding: 4.25rem 1rem 1.5rem; } }
+</style>"""
+
+# Ten colours that can be told apart on light and on dark (Tableau 10); what is rarer is gray.
+PALETTE = (
+    "#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#e15759", "#9c755f", "#ff9da7", "#86bc5a",
+)  # fmt: skip
+OTHER = "#a3a7ad"
+PALE = "#d4d7dc"
+MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in string.punctuation})
+
+
+def plain(text: object) -> str:
+    """Return `text` so that Markdown shows it as it is."""
+    return " ".join(str(text).split()).translate(MARKDOWN)
+
+
+def listed(values: Sequence[str] | None) -> str:
+    """Return a list of labels as plain text; a dash when there are none."""
+    return plain(", ".join(values)) if values else "–"
+
+
+def plural(n: int, noun: str) -> str:
+    """Return the number with its noun."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+@contextmanager
+def known_problems() -> Iterator[None]:
+    """Show a known problem as one message."""
+    try:
+        yield
+    except AtlasError as exc:
+        st.error("  \n".join(plain(line) for line in str(exc).splitlines()))
+
+
+def open_store(*tables: str) -> Store:
+    """Open the atlas; where there is none, or one of `tables` is empty, say what to do and end the page."""
+    uri = default_uri()
+    try:
+        store = Store.open(uri)
+    except AtlasNotFound:
+        st.info(f"There is no atlas at **{plain(uri)}** yet. Make one of a simulated proteome, or of your pictures:")
+        where = f"--atlas {shell(uri)}"
+        tell(f"subcell-atlas demo {where}", f"subcell-atlas ingest images MANIFEST.csv {where}")
+        st.caption("Another atlas: `subcell-atlas app --atlas` and its folder.")
+        st.stop()
+    missing = [table for table in tables if not store.has(table)]
+    if missing == ["systems"]:
+        st.info("This atlas has no map yet. It takes a few proteins with pictures or vectors; then run:")
+        tell(f"subcell-atlas build map --atlas {shell(uri)}")
+        st.stop()
+    if missing:
+        st.info(f"This atlas holds {plural(store.count('cells'), 'cell')} and no proteins yet. Run:")
+        tell(f"subcell-atlas build --atlas {shell(uri)}")
+        st.stop()
+    return store
+
+
+def tell(*commands: str) -> None:
+    """Show commands to copy."""
+    st.code("\n".join(commands), language="bash", wrap_lines=True)
+
+
+def shell(text: str) -> str:
+    """Return `text` as one word of a shell command."""
+    return shlex.quote(text)
+
+
+def snippets(python: str, command: str) -> None:
+    """Offer an answer as Python and as a command, to copy."""
+    with st.expander("The same in Python or in a terminal", icon=":material/code:"):
+        st.code(python, language="python", wrap_lines=True)
+        st.code(command, language="bash", wrap_lines=True)
+
+
+def footer(store: Store) -> None:
+    """Say what the answers rest on: the atlas and the recipe of its embeddings."""
+    recipe = query.recipe_of_cells(store)
+    said = [
+        f"Atlas {plain(store.uri)}",
+        plural(store.count("proteins"), "protein"),
+        plural(store.count("cells"), "cell"),
+        f"encoder {plain(recipe['encoder'])}" if recipe.get("encoder") else "",
+        f"block {recipe['block']}" if recipe.get("block") is not None else "",
+        f"weights {plain(recipe['weights_sha256'][:12])}" if recipe.get("weights_sha256") else "",
+    ]
+    st.space("small")
+    st.caption(" · ".join(part for part in said if part))
+
+
+def colors_of(proteins: pa.Table) -> dict[str, str]:
+    """Return a colour for each of the most frequent first localizations, the same on every page; see OTHER."""
+    firsts = Counter(labels[0] for labels in proteins["localization"].to_pylist() if labels)
+    ranked = sorted(firsts, key=lambda label: (-firsts[label], label))
+    return dict(zip(ranked, PALETTE, strict=False))
+
+
+def blend(color: str, share: float) -> str:
+    """Return `color` mixed with gray: all of it at share 1, none at 0."""
+    pairs = [(int(color[i : i + 2], 16), int(PALE[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * hue + (1 - share) * gray):02x}" for hue, gray in pairs)
+
+
+def csv_of(table: pa.Table) -> bytes:
+    """Return a table as CSV, lists joined by `;`."""
+    columns: Mapping[str, Any] = {name: flat(table[name]) for name in table.column_names}
+    buffer = pa.BufferOutputStream()
+    pa_csv.write_csv(pa.table(columns), buffer)
+    return buffer.getvalue().to_pybytes()
+
+
+def flat(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Return a column that CSV can hold."""
+    if not pa.types.is_nested(column.type) and not pa.types.is_binary(column.type):
+        return column
+    return pa.array([as_text(value) for value in column.to_pylist()], pa.string())
+
+
+def as_text(value: Any) -> str | None:
+    """Return a nested value as text: lists joined by `;`, bytes by their number."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    return ";".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def file_name(*words: str) -> str:
+    """Return a name for a download that every system takes."""
+    return re.sub(r"[^\w-]+", "_", "_".join(words))[:80]
+
+
+def svg_text(text: object) -> str:
+    """Return `text` so that Plotly, which reads some HTML, shows it as it is."""
+    return html.escape(str(text))

@@ -1,0 +1,384 @@
+"""The search page: a protein, its cells, and the proteins that look most like it.
+
+The address holds the question: `?gene=TOMM20&gene=VDAC1&k=20&cell_line=U-2+OS&localization=Cytosol`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+import pyarrow as pa
+import streamlit as st
+
+from subcell_atlas import query
+from subcell_atlas.errors import AtlasError, UnknownName
+from subcell_atlas.identifiers import find_protein
+from subcell_atlas.pages import parts, reading
+from subcell_atlas.pages.parts import plain
+from subcell_atlas.pages.pictures import View, choose_view
+from subcell_atlas.pages.reading import Question
+from subcell_atlas.store import Store
+
+CARDS_A_PAGE = 24
+MAX_K = 200
+MAX_GENES = 10  # that a selection in the overview may ask for
+CELLS_OF_QUERY = 6
+CELLS_OF_HIT = 3
+SVG_LIMIT = 2000  # points; more are drawn with WebGL
+HIGHLIGHT = "#e8590c"
+
+
+def show() -> None:
+    """Draw the page."""
+    with parts.known_problems():
+        store = parts.open_store("proteins")
+        proteins = reading.read_proteins(store)
+        channels = query.recipe_of_cells(store).get("channels") or ()
+        names = ask_genes(proteins)
+        question, view = ask_rest(store, proteins, channels)
+        rows = find_rows(names, proteins)
+        if rows:
+            answer(store, proteins, rows, question, view)
+        else:
+            begin(proteins)
+        parts.footer(store)
+
+
+def search_for(*names: str) -> None:
+    """Make these proteins the query."""
+    st.session_state["gene"] = list(names)
+
+
+def ask_genes(proteins: pa.Table) -> list[str]:
+    """Return the names that a person typed or picked."""
+    return st.multiselect(
+        "Proteins",
+        proteins["name"].to_pylist(),
+        key="gene",
+        bind="query-params",
+        accept_new_options=True,
+        select_all=False,  # else Enter takes every name that matches what is typed
+        placeholder="A gene symbol, Ensembl id or UniProt accession; several ask for what is like all of them",
+        label_visibility="collapsed",
+    )
+
+
+def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str]) -> tuple[Question, View]:
+    """Return the rest of the question, and how to show cells."""
+    labels = sorted({label for labels in proteins["localization"].to_pylist() for label in labels or ()})
+    lines = sorted({line for lines in proteins["cell_lines"].to_pylist() for line in lines or ()})
+    modalities = [name for name in query.MODALITIES if name in store.vector_columns("proteins")]
+    row = st.container(horizontal=True)
+    with row:
+        k = st.number_input("Neighbors", 1, MAX_K, 12, key="k", bind="query-params", width=130)
+        modality = modalities[0] if modalities else "image"
+        if len(modalities) > 1:
+            modality = st.selectbox("Compare by", modalities, key="modality", bind="query-params", width=140)
+        line = None
+        if lines and modality == "image":
+            line = st.selectbox(
+                "Cell line", lines, index=None, key="cell_line", bind="query-params", placeholder="All", width=180
+            )
+        wanted = st.multiselect(
+            "Localization", labels, key="localization", bind="query-params", placeholder="Any", select_all=False,
+            width=280,
+        )  # fmt: skip
+        view = choose_view(channels)
+    return Question(int(k), modality, line, tuple(wanted)), view
+
+
+def find_rows(names: Sequence[str], proteins: pa.Table) -> list[dict[str, Any]]:
+    """Return the proteins that `names` mean; say of each name that means none what is near it."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in names:
+        try:
+            row = proteins.slice(find_protein(name, proteins), 1).to_pylist()[0]
+            rows[row["protein_id"]] = row
+        except UnknownName as exc:
+            st.warning(plain(exc))
+            suggest(name, names, exc.suggestions)
+        except AtlasError as exc:
+            st.warning(plain(exc))
+    return list(rows.values())
+
+
+def suggest(name: str, names: Sequence[str], suggestions: Sequence[str]) -> None:
+    """Offer the nearest names in place of an unknown one."""
+    with st.container(horizontal=True, gap="xsmall"):
+        for other in suggestions:
+            instead = [other if each == name else each for each in names]
+            st.button(plain(other), key=f"instead_{name}_{other}", on_click=search_for, args=instead)
+
+
+def begin(proteins: pa.Table) -> None:
+    """Offer a first question: a protein of each of the most frequent localizations, and the overview."""
+    examples: dict[str, str] = {}
+    for row in proteins.select(["name", "localization"]).to_pylist():
+        if row["localization"]:
+            examples.setdefault(row["localization"][0], row["name"])
+    labels = [label for label in parts.colors_of(proteins) if label in examples][:8]
+    if labels:
+        st.markdown("**Begin with one of these**")
+        with st.container(horizontal=True, gap="xsmall"):
+            for label in labels:
+                name = examples[label]
+                text = f"{plain(name)} :gray[{plain(label)}]"
+                st.button(text, key=f"begin_{name}", on_click=search_for, args=(name,))
+    overview(proteins, (), (), height=520)
+
+
+def answer(
+    store: Store,
+    proteins: pa.Table,
+    rows: Sequence[dict[str, Any]],
+    question: Question,
+    view: View,
+) -> None:
+    """Show the query's own cells, the overview, and the hits."""
+    ids = tuple(row["protein_id"] for row in rows)
+    hits = None
+    try:
+        hits = reading.find_hits(store, ids, question)
+    except AtlasError as exc:
+        problem = plain(exc)
+    left, right = st.columns([11, 10], gap="medium")
+    with left:
+        show_query(store, rows, question, view)
+    with right:
+        overview(proteins, ids, hits["protein_id"].to_pylist() if hits else (), height=430)
+    if hits is None:
+        st.warning(problem)
+        return
+    show_hits(store, proteins, rows, hits, question, view)
+
+
+def show_query(
+    store: Store,
+    rows: Sequence[dict[str, Any]],
+    question: Question,
+    view: View,
+) -> None:
+    """Show the cells and the facts of each protein asked for."""
+    n = CELLS_OF_QUERY if len(rows) == 1 else CELLS_OF_HIT
+    cells_of = reading.read_cells(store, tuple(r["protein_id"] for r in rows), n=n, cell_line=question.cell_line)
+    for row in rows:
+        st.subheader(plain(row["name"]), anchor=False)
+        st.markdown(facts(row))
+        cells = cells_of.get(row["protein_id"], [])
+        if not cells:
+            where = f" in {plain(question.cell_line)}" if question.cell_line else ""
+            st.caption(f"No pictures of its cells are stored{where}: its vectors came ready-made, or it was not seen.")
+            continue
+        with st.grid(3, min_column_width=112, gap="xsmall"):
+            for number, cell in enumerate(cells, 1):
+                st.image(
+                    view.picture([cell]),
+                    caption=plain(cell.cell_line or ""),
+                    width="stretch",
+                    alt=f"Cell {number} of {row['name']}",
+                )
+
+
+def facts(row: dict[str, Any]) -> str:
+    """Return what is known of a protein, as a line of Markdown."""
+    known = [f"**{parts.listed(row['localization'])}**"]
+    known.append(parts.plural(row["n_cells"] or 0, "cell"))
+    if row["n_antibodies"]:
+        known.append(f"{row['n_antibodies']} antibod{'y' if row['n_antibodies'] == 1 else 'ies'}")
+    if row["cell_lines"]:
+        known.append(parts.listed(row["cell_lines"]))
+    if row["variability"] is not None:
+        known.append(f"cell-to-cell variability {row['variability']:.2f} (1: the atlas's median)")
+    ids = [value for value in (row["ensembl_id"], row["uniprot_accession"]) if value]
+    return " · ".join(known) + (f"  \n:gray[{plain(', '.join(ids))}]" if ids else "")
+
+
+def show_hits(
+    store: Store,
+    proteins: pa.Table,
+    rows: Sequence[dict[str, Any]],
+    hits: pa.Table,
+    question: Question,
+    view: View,
+) -> None:
+    """Show the neighbors as cards, and offer them as a file."""
+    names = [row["name"] for row in rows]
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        likeness = "Looks most like" if question.modality == "image" else f"Most like, by {question.modality},"
+        st.subheader(f"{likeness} {plain(' + '.join(names))}", anchor=False)
+        st.download_button(
+            "Download as CSV",
+            parts.csv_of(hits),
+            f"{parts.file_name('similar', *names)}.csv",
+            "text/csv",
+            icon=":material/download:",
+            on_click="ignore",
+            disabled=not hits.num_rows,
+        )
+    if not hits.num_rows:
+        st.info("No other protein meets these conditions. Take one of them away.")
+        return
+    st.caption("The number is the cosine similarity of their vectors; 1 is alike. Click a name to search with it.")
+    page = st.container()
+    turn = 1
+    if hits.num_rows > CARDS_A_PAGE:
+        turn = st.pagination(-(-hits.num_rows // CARDS_A_PAGE), key="page")
+    with page:
+        cards(store, proteins, hits.slice((turn - 1) * CARDS_A_PAGE, CARDS_A_PAGE), question, view)
+    parts.snippets(*same_question(store, names, question))
+
+
+def cards(
+    store: Store,
+    proteins: pa.Table,
+    hits: pa.Table,
+    question: Question,
+    view: View,
+) -> None:
+    """Show a card for each hit: a click on its name makes it the query."""
+    name_of = dict(zip(proteins["protein_id"].to_pylist(), proteins["name"].to_pylist(), strict=True))
+    cells_of = reading.read_cells(
+        store, tuple(hits["protein_id"].to_pylist()), n=CELLS_OF_HIT, cell_line=question.cell_line
+    )
+    grid = st.grid(3, min_column_width=320, gap="small", border=True)
+    for hit in hits.to_pylist():
+        name = name_of[hit["protein_id"]]
+        with grid.cell(), st.container(gap="xsmall"):
+            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+                with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
+                    st.markdown(f":gray[{hit['rank']}]", width="content")
+                    st.button(
+                        f"**{plain(name)}**",
+                        key=f"hit_{hit['protein_id']}",
+                        type="tertiary",
+                        on_click=search_for,
+                        args=(name,),
+                        help="Search with this protein",
+                    )
+                st.markdown(f"{hit['similarity']:.2f}", width="content")
+            if cells := cells_of.get(hit["protein_id"]):
+                st.image(
+                    view.picture(cells),
+                    width="stretch",
+                    alt=f"{len(cells)} cells of {name}",
+                )
+            st.caption(f"{parts.listed(hit['localization'])} · {parts.plural(hit['n_cells'] or 0, 'cell')}")
+
+
+def same_question(store: Store, names: Sequence[str], question: Question) -> tuple[str, str]:
+    """Return the question as Python and as a command."""
+    given = [repr(name) for name in names] + [f"k={question.k}"]
+    words = ["subcell-atlas similar", *map(parts.shell, names), f"-k {question.k}"]
+    for option, value in (
+        ("modality", question.modality if question.modality != "image" else None),
+        ("where", question.where),
+        ("cell_line", question.cell_line),
+    ):
+        if value:
+            given.append(f"{option}={value!r}")
+            words.append(f"--{option.replace('_', '-')} {parts.shell(value)}")
+    python = (
+        "import subcell_atlas\n\n"
+        f"atlas = subcell_atlas.open_atlas({store.uri!r})\n"
+        f"hits = atlas.similar({', '.join(given)}).to_pandas()"
+    )
+    return python, " ".join([*words, f"--atlas {parts.shell(store.uri)}"])
+
+
+@st.fragment
+def overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str], *, height: int) -> None:
+    """Show every protein in the plane; those that are selected are listed."""
+    placed = proteins.filter(pa.compute.is_valid(proteins["x"]))
+    if not placed.num_rows:
+        st.caption("This atlas has no overview yet. Run: `subcell-atlas build map`")
+        return
+    event = st.plotly_chart(
+        draw_overview(placed, parts.colors_of(proteins), queries, hits, height=height),
+        key=f"overview_{'_'.join(queries)}",  # a new question starts with nothing selected
+        on_select="rerun",
+        config={"displaylogo": False, "displayModeBar": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
+        alt="Proteins in the plane: those that look alike lie close",
+    )
+    ids = [point["customdata"] for point in event.selection.points if point.get("customdata")]
+    show_selected(placed, [i[0] if isinstance(i, list) else i for i in ids])
+
+
+def draw_overview(
+    placed: pa.Table, colors: dict[str, str], queries: Sequence[str], hits: Sequence[str], *, height: int
+) -> go.Figure:
+    """Draw the plane: a color for each first localization, the query filled and the hits ringed."""
+    rows = placed.to_pylist()
+    groups: dict[str, list[dict[str, Any]]] = {label: [] for label in ("other", *colors)}
+    for row in rows:
+        first = row["localization"][0] if row["localization"] else "other"
+        groups[first if first in colors else "other"].append(row)
+    kind = go.Scatter if len(rows) <= SVG_LIMIT else go.Scattergl
+    size = 8 if len(rows) <= SVG_LIMIT else 4
+    figure = go.Figure()
+    for label, members in groups.items():
+        if members:
+            marker: dict[str, Any] = {"size": size, "color": colors.get(label, parts.OTHER), "opacity": 0.85}
+            figure.add_trace(points(kind, members, name=label, marker=marker))
+    ring = {"size": 15, "symbol": "circle-open", "color": HIGHLIGHT, "line": {"width": 2}}
+    star = {"size": 17, "symbol": "star", "color": HIGHLIGHT, "line": {"width": 1, "color": "white"}}
+    for name, ids, marker in (("neighbors", set(hits), ring), ("query", set(queries), star)):
+        if members := [row for row in rows if row["protein_id"] in ids]:
+            figure.add_trace(points(kind, members, name=name, marker=marker))
+    figure.update_traces(legendrank=1001, selector={"name": "other"})  # drawn below the rest, named after it
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
+    figure.update_layout(
+        height=height,
+        margin={"l": 0, "r": 0, "t": 32, "b": 0},
+        legend={"orientation": "h", "itemsizing": "constant", "font": {"size": 12}, "y": 0, "yanchor": "top"},
+        dragmode="pan",  # while the lasso is out, Plotly takes no clicks
+        hoverlabel={"namelength": 0},
+    )
+    return figure
+
+
+def points(kind: type, rows: Sequence[dict[str, Any]], *, name: str, marker: dict[str, Any]) -> Any:
+    """Return the trace of some proteins."""
+    return kind(
+        x=[row["x"] for row in rows],
+        y=[row["y"] for row in rows],
+        mode="markers",
+        name=parts.svg_text(name),
+        marker=marker,
+        customdata=[row["protein_id"] for row in rows],
+        text=[hover_text(row) for row in rows],
+        hovertemplate="%{text}<extra></extra>",
+        selected={"marker": {"opacity": 1}},
+        unselected={"marker": {"opacity": 0.25}},
+    )
+
+
+def hover_text(row: dict[str, Any]) -> str:
+    """Return the name and the localization of a protein for its place in the overview."""
+    return f"<b>{parts.svg_text(row['name'])}</b><br>{parts.svg_text(', '.join(row['localization'] or ['–']))}"
+
+
+def show_selected(placed: pa.Table, ids: Sequence[str]) -> None:
+    """List the proteins that a person selected in the overview; none: how to."""
+    if not ids:
+        st.caption("Each dot is a protein; like lies by like. Click one, or draw around some with the lasso.")
+        return
+    selected = placed.filter(pa.compute.is_in(placed["protein_id"], value_set=pa.array(sorted(set(ids)))))
+    names = selected["name"].to_pylist()
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.markdown(f"**{parts.plural(len(names), 'protein')} selected**", width="content")
+        label = "Search with " + ("it" if len(names) == 1 else "them")
+        if len(names) <= MAX_GENES and st.button(label, key="search_selected", on_click=search_for, args=names):
+            st.rerun()  # the page, not this fragment alone
+    st.dataframe(
+        selected.select(["name", "localization", "n_cells"]),
+        hide_index=True,
+        height=min(38 + 35 * len(names), 220),
+        column_config={"name": "Protein", "localization": "Localization", "n_cells": "Cells"},
+    )
+
+
+if __name__ == "__main__":
+    show()

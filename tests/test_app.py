@@ -1,0 +1,346 @@
+"""The app, run without a browser: each page on a small atlas, and on the atlases that lack something."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import plotly.graph_objects as go
+import pyarrow as pa
+import pytest
+from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import Button
+
+from subcell_atlas import query
+from subcell_atlas.pages import parts, pictures
+from subcell_atlas.store import Store
+
+APP = Path(__file__).parents[1] / "app.py"
+PAGES = {"search": None, "map": "subcell_atlas/pages/map.py", "sql": "subcell_atlas/pages/sql.py"}
+HOSTILE = ["<b>BOLD</b>", "![x](http://picture.invalid/x.png)", ":red[R] <script>", "A_b_c"]
+
+
+@pytest.fixture
+def open_page(monkeypatch):
+    """Run a page of the app on an atlas, with what its address says."""
+
+    def open_(uri: str, page: str = "search", **address: str | list[str]) -> AppTest:
+        monkeypatch.setenv("SUBCELL_ATLAS", uri)
+        app = AppTest.from_file(APP, default_timeout=30)
+        if PAGES[page]:
+            app.run()
+            app.switch_page(PAGES[page])
+        app.query_params.clear()
+        app.query_params.update(address)
+        return checked(app.run())
+
+    return open_
+
+
+def checked(app: AppTest) -> AppTest:
+    """Return a run app that showed no traceback."""
+    assert not app.exception, [exception.message for exception in app.exception]
+    return app
+
+
+@pytest.fixture(scope="module")
+def hostile_atlas(tmp_path_factory) -> str:
+    """Four proteins from ready-made vectors, a map in which S3 has two parents, and names full of markup."""
+    store = Store.create(str(tmp_path_factory.mktemp("hostile") / "atlas"))
+    write_proteins(store, HOSTILE)
+    systems = {
+        "system_id": ["S0", "S1", "S2", "S3"],
+        "level": pa.array([0, 1, 1, 2], pa.int32()),
+        "size": pa.array([4, 3, 3, 2], pa.int32()),
+        "persistence": pa.array([9, 8, 7, 6], pa.int32()),
+        "term_id": [None, "GO:1", "GO:2", None],
+        "term_name": [None, "<i>place</i>", "*other*", None],
+        "p_adjusted": [None, 1e-5, 0.01, None],
+    }
+    edges = {"parent_id": ["S0", "S0", "S1", "S2"], "child_id": ["S1", "S2", "S3", "S3"]}
+    members = {"S0": [0, 1, 2, 3], "S1": [0, 1, 2], "S2": [1, 2, 3], "S3": [1, 2]}
+    pairs = [(system, f"P{row}") for system, rows in members.items() for row in rows]
+    store.write("systems", pa.table(systems))
+    store.write("system_edges", pa.table({**edges, "overlap": pa.array([1, 1, 1, 0.8], pa.float32())}))
+    store.write(
+        "system_members", pa.table(dict(zip(("system_id", "protein_id"), zip(*pairs, strict=True), strict=True)))
+    )
+    return store.uri
+
+
+def write_proteins(store: Store, symbols: list[str]) -> None:
+    """Write proteins P0, P1, … with unit vectors that lean to one corner, so that all pairs are equally alike."""
+    vectors = np.eye(len(symbols), dtype=np.float32) + 0.1
+    columns = {
+        "protein_id": [f"P{row}" for row in range(len(symbols))],
+        "gene_symbol": symbols,
+        "localization": [["<i>Cytosol</i>"]] * len(symbols),
+        "n_cells": pa.array([3] * len(symbols), pa.int32()),
+        "image": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), len(symbols)),
+    }
+    store.write("proteins", pa.table(columns))
+
+
+def buttons(app: AppTest, kind: str) -> list[Button]:
+    """Return the buttons of a kind, which their keys begin with."""
+    return [button for button in app.button if (button.key or "").startswith(f"{kind}_")]
+
+
+def hit_names(app: AppTest) -> list[str]:
+    """Return the names on the cards, in order, without Markdown."""
+    return [unmarked(button.label) for button in buttons(app, "hit")]
+
+
+def unmarked(text: str) -> str:
+    return text.removeprefix("**").removesuffix("**").replace("\\", "")
+
+
+def texts(app: AppTest) -> str:
+    """Return every piece of Markdown of a page."""
+    kinds = (app.markdown, app.caption, app.subheader, app.warning, app.error, app.info)
+    return "\n".join(element.value for kind in kinds for element in kind)
+
+
+def pictures_of(app: AppTest) -> set[str]:
+    """Return the addresses of the pictures, which name their content."""
+    return {url for image in app.image for url in image.value}
+
+
+def figure_of(app: AppTest) -> go.Figure:
+    """Return the first Plotly chart of a page."""
+    return go.Figure(json.loads(app.get("plotly_chart")[0].proto.spec))
+
+
+def test_a_search_shows_the_hits_of_query_similar(open_page, demo_atlas):
+    expected = query.similar(Store.open(demo_atlas), ["DEMO003"], k=7)["gene_symbol"].to_pylist()
+    app = open_page(demo_atlas, gene="DEMO003", k="7")
+    assert hit_names(app) == expected
+    assert len(app.image) == 4 + 7  # the four cells of the query, a strip for each hit
+
+
+def test_a_search_takes_ids_any_case_and_several_genes(open_page, demo_atlas):
+    expected = query.similar(Store.open(demo_atlas), ["DEMO003", "DEMO010"], k=12)["gene_symbol"].to_pylist()
+    app = open_page(demo_atlas, gene=["demo003", "DEMOP010"])
+    assert hit_names(app) == expected
+
+
+def test_the_filters_of_the_address_reach_the_query(open_page, demo_atlas):
+    store = Store.open(demo_atlas)
+    label = store.read("proteins", ["localization"])["localization"][5].as_py()[0]
+    line = store.read("profiles", ["cell_line"])["cell_line"][0].as_py()
+    where = f"array_has(localization, '{label}')"
+    expected = query.similar(store, ["DEMO003"], k=12, where=where, cell_line=line)["gene_symbol"].to_pylist()
+    app = open_page(demo_atlas, gene="DEMO003", localization=label, cell_line=line)
+    assert 0 < len(expected) < 12
+    assert hit_names(app) == expected
+    assert f"cell_line='{line}'" in app.code[0].value
+
+
+def test_a_click_on_a_neighbor_makes_it_the_query(open_page, demo_atlas):
+    app = open_page(demo_atlas, gene="DEMO003")
+    neighbor = hit_names(app)[0]
+    app = checked(buttons(app, "hit")[0].click().run())
+    assert app.query_params["gene"] == neighbor
+    assert neighbor in [subheader.value for subheader in app.subheader]
+
+
+def test_an_unknown_gene_is_told_and_the_known_one_still_answered(open_page, demo_atlas):
+    app = open_page(demo_atlas, gene=["DEMO003", "DEMO00"])
+    assert "Unknown gene" in app.warning[0].value
+    assert len(hit_names(app)) == 12
+    suggestion = buttons(app, "instead")[0]
+    app = checked(suggestion.click().run())
+    assert not app.warning
+    assert app.query_params["gene"] == ["DEMO003", suggestion.label]
+
+
+def test_channels_left_out_change_the_pictures_and_the_address(open_page, demo_atlas):
+    app = open_page(demo_atlas, gene="DEMO003")
+    before = pictures_of(app)
+    app = checked(app.button_group(key="channel_switches").set_value(["protein"]).run())
+    after = pictures_of(app)
+    assert app.query_params["channels"] == "protein"
+    assert len(before) == len(after) == 4 + 12
+    assert not before & after
+
+
+def test_an_empty_search_offers_examples_and_the_overview(open_page, demo_atlas):
+    app = open_page(demo_atlas)
+    shown = sum(len(trace.x) for trace in figure_of(app).data)
+    assert shown == 40
+    example = buttons(app, "begin")[0]
+    assert len(hit_names(checked(example.click().run()))) == 12
+
+
+def test_the_overview_marks_query_and_hits(open_page, demo_atlas):
+    traces = {trace.name: trace for trace in figure_of(open_page(demo_atlas, gene="DEMO003", k="5")).data}
+    assert len(traces["query"].x) == 1
+    assert len(traces["neighbors"].x) == 5
+
+
+def test_many_hits_are_shown_in_turns(open_page, demo_atlas):
+    expected = query.similar(Store.open(demo_atlas), ["DEMO003"], k=30)["gene_symbol"].to_pylist()
+    assert hit_names(open_page(demo_atlas, gene="DEMO003", k="30")) == expected[:24]
+
+
+def test_no_hit_under_the_conditions_is_said(open_page, hostile_atlas):
+    app = open_page(hostile_atlas, gene="A_b_c", localization="<i>Cytosol</i>")
+    assert len(hit_names(app)) == 3
+    app = open_page(hostile_atlas, gene=HOSTILE)
+    assert not hit_names(app)
+    assert "No other protein" in app.info[0].value
+
+
+def test_markup_in_names_is_shown_as_text(open_page, hostile_atlas):
+    app = open_page(hostile_atlas, gene=[HOSTILE[0], "x<script>"])
+    assert set(hit_names(app)) == set(HOSTILE[1:])
+    assert parts.plain(HOSTILE[0]) in [subheader.value for subheader in app.subheader]
+    for name in (*HOSTILE[:3], "<script>", "<i>"):
+        assert name not in texts(app)
+        assert name not in "\n".join(button.label for button in app.button)
+    assert not any(element.proto.allow_html for element in app.markdown)
+    assert "No pictures" in texts(app)
+
+
+def test_plain_text_keeps_every_character():
+    assert parts.plain("a<b>*_[]:$") == r"a\<b\>\*\_\[\]\:\$"
+    assert parts.plain("two\nlines") == "two lines"
+
+
+def test_the_map_begins_at_the_root(open_page, demo_atlas):
+    graph = query.map_graph(Store.open(demo_atlas))
+    app = open_page(demo_atlas, "map")
+    children = {button.key.removeprefix("child_") for button in buttons(app, "child")}
+    assert children == set(graph.successors("S0"))
+    assert len(app.dataframe[0].value) == graph.nodes["S0"]["size"]
+
+
+def test_the_address_opens_a_system_and_a_button_goes_on(open_page, demo_atlas):
+    store = Store.open(demo_atlas)
+    graph = query.map_graph(store)
+    system = next(s for s in graph if graph.nodes[s]["level"] == 1 and graph.out_degree(s))
+    app = open_page(demo_atlas, "map", system=system)
+    assert list(app.dataframe[0].value["name"]) == query.system_members(store, system)["gene_symbol"].to_pylist()
+    child = buttons(app, "child")[0]
+    app = checked(child.click().run())
+    assert app.query_params["system"] == child.key.removeprefix("child_")
+    assert figure_of(app).data[0].level.split("/")[-1] == system  # the parent stays in sight
+
+
+def test_a_system_with_two_parents_stands_under_both(open_page, hostile_atlas):
+    app = open_page(hostile_atlas, "map", system="S3")
+    icicle = figure_of(app).data[0]
+    assert {place for place in icicle.ids if place.endswith("S3")} == {"S0/S1/S3", "S0/S2/S3"}
+    assert {button.key for button in buttons(app, "parent")} == {
+        "parent_S1",
+        "parent_S2",
+    }
+    assert "<i>" not in texts(app)
+    assert "<i>" not in "".join(icicle.labels)
+
+
+def test_the_places_under_a_system_fit_into_it(open_page, hostile_atlas):
+    icicle = figure_of(open_page(hostile_atlas, "map")).data[0]
+    width = dict(zip(icicle.ids, icicle.values, strict=True))
+    for place in icicle.ids:
+        inside = sum(width[i] for i, parent in zip(icicle.ids, icicle.parents, strict=True) if parent == place)
+        assert inside <= width[place] + 1e-9  # else Plotly draws nothing
+
+
+def test_a_gene_is_found_in_the_map(open_page, demo_atlas):
+    _, paths = query.paths_of(Store.open(demo_atlas), "DEMO007")
+    app = open_page(demo_atlas, "map")
+    app = checked(app.selectbox(key="find").set_value("DEMO007").run())
+    steps = buttons(app, "path")
+    assert len(steps) == sum(map(len, paths))
+    assert app.query_params["system"] == paths[0][-1]
+
+
+def test_unknown_names_on_the_map_are_told(open_page, demo_atlas):
+    app = open_page(demo_atlas, "map", system="S999", find="TOMM20")
+    assert "Unknown gene" in app.warning[0].value
+    assert "Unknown system" in app.warning[1].value
+    assert len(app.dataframe[0].value) == 40
+
+
+def test_sql_of_the_address_is_answered(open_page, demo_atlas):
+    app = open_page(demo_atlas, "sql", sql="SELECT gene_symbol, n_cells FROM proteins ORDER BY 1 LIMIT 3")
+    assert list(app.dataframe[0].value["gene_symbol"]) == ["DEMO001", "DEMO002", "DEMO003"]
+    assert "**3 rows**" in texts(app)
+    assert len(figure_of(app).data[0].x) == 3
+    app.text_area(key="sql").set_value("DELETE FROM proteins")
+    app = checked(run_query(app))
+    assert "DELETE" in app.error[0].value
+    assert not app.dataframe
+
+
+def run_query(app: AppTest) -> AppTest:
+    """Press Run."""
+    return next(button for button in app.button if button.label == "Run").click().run()
+
+
+def test_a_long_answer_says_that_it_is_cut_and_vectors_are_shown(open_page, demo_atlas):
+    app = open_page(demo_atlas, "sql", sql="SELECT * FROM range(20000)")
+    assert "**10,000 rows**" in texts(app)
+    assert "only the first" in texts(app)
+    app.text_area(key="sql").set_value("SELECT thumbnail, embedding FROM cells LIMIT 2")
+    app = checked(run_query(app))
+    assert app.dataframe[0].value["thumbnail"][0].endswith(" bytes")
+
+
+def test_every_example_query_can_be_answered(open_page, demo_atlas):
+    app = open_page(demo_atlas, "sql")
+    for key in [button.key for button in buttons(app, "example")]:
+        app = checked(app.button(key=key).click().run())
+        assert not app.error, app.error[0].value
+        assert len(app.dataframe[0].value) > 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_without_an_atlas_every_page_says_how_to_make_one(open_page, tmp_path, page):
+    app = open_page(str(tmp_path / "none"), page)
+    assert "There is no atlas" in app.info[0].value
+    assert "subcell-atlas demo --atlas" in app.code[0].value
+
+
+def test_before_the_build_search_and_map_say_what_to_run(open_page, tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    store.write("cells", pa.table({"cell_id": ["a"], "protein_id": ["P0"]}))
+    for page in ("search", "map"):
+        assert app_command(open_page(store.uri, page)) == "subcell-atlas build"
+    assert list(open_page(store.uri, "sql").dataframe[0].value.iloc[:, 0]) == ["cells"]
+
+
+def test_without_a_map_the_map_page_says_what_to_run(open_page, tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    write_proteins(store, ["A", "B", "C"])
+    assert app_command(open_page(store.uri, "map")) == "subcell-atlas build map"
+    assert set(hit_names(open_page(store.uri, gene="a"))) == {"B", "C"}
+
+
+def app_command(app: AppTest) -> str:
+    """Return the command that a page tells to run, without the atlas."""
+    return app.code[0].value.split(" --atlas")[0]
+
+
+def test_a_rebuilt_atlas_is_read_anew(open_page, tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    write_proteins(store, ["A", "B", "C"])
+    assert len(hit_names(open_page(store.uri, gene="A"))) == 2
+    write_proteins(store, ["A", "B", "C", "D", "E"])
+    assert len(hit_names(open_page(store.uri, gene="A"))) == 4
+
+
+def test_csv_joins_lists():
+    table = pa.table({"name": ["a", None], "places": [["x", "y"], None], "picture": [b"1234", None]})
+    assert parts.csv_of(table).decode().splitlines() == ['"name","places","picture"', '"a","x;y","4 bytes"', ",,"]
+
+
+def test_a_thumbnail_without_known_channels_is_shown_gray(open_page, demo_atlas):
+    from subcell_atlas.pages.reading import read_cells
+
+    cells = read_cells(Store.open(demo_atlas), ("DEMOG00000000001",), n=2)["DEMOG00000000001"]
+    gray = pictures.whole_view(["a", "b", "c", "d"]).picture(cells)
+    assert gray.startswith(b"\x89PNG")
+    assert gray != pictures.whole_view(["microtubules", "er", "nucleus", "protein"]).picture(cells)
