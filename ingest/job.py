@@ -131,7 +131,7 @@ class Progress:
     def show(self, counts: Counts) -> None:
         """Count one picture more."""
         self._bar.update()
-        self._bar.set_postfix(cells=counts.cells, rejected=counts.rejected, refresh=False)
+        self._bar.set_postfix(stored=counts.cells, rejected=counts.rejected, refresh=False)
 
 
 @dataclass

@@ -103,7 +103,7 @@ DEMO = EncoderSpec(
     origin="this package",
     weights_url=None,
     seed=20241206,
-    note="a demonstration network with seeded random weights, not SubCell: it has learned nothing",
+    note="a small network for demonstration, not SubCell: random weights, aimed by hand, that have learned nothing",
 )
 
 ENCODERS: dict[str, EncoderSpec] = {

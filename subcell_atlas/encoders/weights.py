@@ -115,8 +115,8 @@ def aim_pooler(network: SubCellNetwork, *, channel: int) -> None:
 
     With random weights every token weighs the same, background too, and embeddings tell little but the cell's size. So
     two numbers of each token are set to carry brightness (the mean over channels, and `channel`), the blocks leave them
-    alone, and each head's score reads one of them. Nothing here is learned. On 240 simulated proteins it raised the
-    mean average precision of same-localization neighbors from 0.25 to 0.50.
+    alone, and each head's score reads one of them. Nothing here is learned. On the 240 simulated proteins of the demo
+    it raised the mean average precision of same-localization neighbors from 0.28 to 0.59 (shuffled labels: 0.11).
     """
     width = network.patches.weight[0, 0].numel()
     with torch.no_grad():
