@@ -4,6 +4,7 @@ PYTHON ?= python3
 ATLAS ?= atlas
 BIN := .venv/bin
 STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: help install demo app test lint types check bench clean
 
@@ -15,13 +16,14 @@ install: $(STAMP) ## Make .venv with everything, at the pinned versions
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,anndata]'
+	@echo "Installing into .venv; this takes a few minutes the first time."
+	@$(PYTHON) -m venv .venv
+	@$(PIP) torch
+	@$(PIP) --editable '.[dev,anndata]'
 	@touch $@
 
 demo: $(STAMP) ## Make ./atlas of a simulated proteome and ask it a few questions
-	$(BIN)/subcell-atlas demo --atlas $(ATLAS)
+	@$(BIN)/subcell-atlas demo --atlas $(ATLAS)
 
 app: $(STAMP) ## Open the app on ./atlas
 	$(BIN)/subcell-atlas app --atlas $(ATLAS)

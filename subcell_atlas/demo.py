@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
 import click
 
 from . import query
@@ -9,7 +16,7 @@ from .build import build
 from .cli import show, tree_lines
 from .encoders import load_encoder
 from .errors import BadInput
-from .evaluate import evaluate
+from .evaluate import evaluate, last_results
 from .sql import SqlSession
 from .store import Store, quote
 
@@ -39,7 +46,8 @@ def run_demo(uri: str, *, n_proteins: int, n_cells: int, seed: int) -> None:
     click.echo(f"{counts.cells} cells embedded; {counts.done_before} were there before.", err=True)
     made = build(store, seed=seed)
     click.echo(f"Built: {', '.join(made)}." if made else "The map is up to date.", err=True)
-    show_answers(store, uri)
+    measured = {} if counts.cells or made else last_results(store)
+    show_answers(store, uri, measured or evaluate(store))
 
 
 def check_own(store: Store, source: str) -> None:
@@ -55,7 +63,7 @@ def check_own(store: Store, source: str) -> None:
         raise BadInput(msg)
 
 
-def show_answers(store: Store, uri: str) -> None:
+def show_answers(store: Store, uri: str, measured: Mapping[str, Mapping[str, float]]) -> None:
     """Print neighbors of a protein, the top of the map, a SQL summary, how well the truth was found, and what next."""
     asked = "DEMO001"
     places = ", ".join(query.protein_row(store, asked)["localization"])
@@ -69,13 +77,19 @@ def show_answers(store: Store, uri: str) -> None:
     with SqlSession(uri) as session:
         answer = session.query(SUMMARY)
     show(answer.to_pylist(), answer.column_names)
-    show_truth(store)
-    click.secho(f"Now look at it:  subcell-atlas app --atlas {uri}", bold=True)
+    show_truth(measured)
+    click.secho(f"Now look at it:  {own_command()} app --atlas {shlex.quote(uri)}", bold=True)
 
 
-def show_truth(store: Store) -> None:
-    """Print how well neighbors and map recover what was planted, beside shuffled labels; measured once a build."""
-    measured = evaluate(store)
+def own_command() -> str:
+    """Return how a person starts this program: by its name where it is on the PATH, else by where it is."""
+    if shutil.which("subcell-atlas") or Path(sys.argv[0]).name != "subcell-atlas":
+        return "subcell-atlas"
+    return os.path.relpath(sys.argv[0])
+
+
+def show_truth(measured: Mapping[str, Mapping[str, float]]) -> None:
+    """Print how well neighbors and map recover what was planted, beside shuffled labels."""
     click.secho("How much of the planted truth was found  (subcell-atlas evaluate)", bold=True)
     retrieval = measured["retrieval"]
     rows = [

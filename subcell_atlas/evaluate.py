@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -12,7 +13,7 @@ from .profiles import vectors_of
 from .runs import Run
 from .store import Store
 
-__all__ = ["EVALUATIONS", "evaluate"]
+__all__ = ["EVALUATIONS", "evaluate", "last_results"]
 
 MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
 
@@ -28,6 +29,19 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
             run = Run.start(store, kind=f"evaluate {name}", recipe=store.recipe("proteins", "image"))
             results[name] = measure(store, seed)
             run.finish({**results[name], "seed": seed})
+    return results
+
+
+def last_results(store: Store) -> dict[str, dict[str, float]]:
+    """Return the numbers of the latest finished run of each evaluation; one that never ran is left out."""
+    results = {}
+    runs = (
+        store.read("runs", ["kind", "finished", "counts"], where="finished IS NOT NULL") if store.has("runs") else None
+    )
+    for row in runs.sort_by("finished").to_pylist() if runs is not None else ():
+        name = row["kind"].removeprefix("evaluate ")
+        if name in EVALUATIONS:
+            results[name] = json.loads(row["counts"])
     return results
 
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 import subcell_atlas
 from subcell_atlas.cli import main
+from subcell_atlas.store import Store
 
 COMMANDS = [
     ["similar", "DEMO001", "-k", "3"],
@@ -143,6 +144,8 @@ def test_the_demo_does_no_work_twice_and_prints_real_answers(tmp_path, demo_atla
     assert "0 cells embedded; 40 were there before" in second.stderr
     assert "The map is up to date" in second.stderr
     assert second.stdout == first.stdout
+    kinds = Store.open(str(tmp_path / "atlas")).read("runs", ["kind"])["kind"].to_pylist()
+    assert kinds.count("evaluate map") == kinds.count("build map") == 1
     assert "subcell-atlas app --atlas" in second.stdout
     assert "S0 all proteins (20)" in second.stdout
 
