@@ -17,7 +17,7 @@ BRIGHT_PERCENTILE = 99.7
 # The Human Protein Atlas shows its channels in these colours.
 COLORS: dict[str, tuple[float, float, float]] = {
     "microtubules": (1.0, 0.1, 0.1),
-    "er": (0.75, 0.7, 0.0),
+    "er": (0.45, 0.42, 0.0),
     "nucleus": (0.15, 0.3, 1.0),
     "protein": (0.1, 1.0, 0.2),
 }
