@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from subcell_atlas._version import __version__
 from subcell_atlas.build import write_proteins
-from subcell_atlas.errors import BadInput, UnknownName
+from subcell_atlas.errors import BadInput, RecipeMismatch, UnknownName
 from subcell_atlas.identifiers import protein_id
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
@@ -38,6 +38,7 @@ LEVELS = ("cell", "protein")
 ID_COLUMNS = ("ensembl_id", "uniprot_accession", "gene_symbol")
 NUMBERED = re.compile(r"^(.*?)(\d+)$")
 ROWS_AT_A_TIME = 4096
+CSV_BLOCK = 2**25  # bytes; some thousand rows, so that commits are few
 MIN_DIM = 2
 
 
@@ -61,7 +62,8 @@ def ingest_embeddings(store: Store, path: Path, *, modality: str, level: str, en
     if level == "cell" and modality != "image":
         raise BadInput("Vectors of sequences are per protein: use --level protein.")
     known = KnownProteins(store)
-    counts, rejects = Counts(), Rejects(path.name, known)
+    source = f"{path.resolve().parent.name}/{path.stem}"
+    counts, rejects = Counts(), Rejects(source, known)
     chunks = read_vectors(path)
     first = next(chunks, None)
     if first is None or not len(first.vectors):
@@ -73,6 +75,7 @@ def ingest_embeddings(store: Store, path: Path, *, modality: str, level: str, en
         have = ", ".join(first.columns.column_names) or "none"
         raise BadInput(f"{path} names no protein: it needs one of {', '.join(ID_COLUMNS)}; its other columns: {have}.")
     run = Run.start(store, kind="ingest", recipe=recipe)
+    store.ensure("rejects")
     parts = []
     for chunk in chain([first], chunks):
         if chunk.vectors.shape[1] != recipe.dim:
@@ -80,7 +83,7 @@ def ingest_embeddings(store: Store, path: Path, *, modality: str, level: str, en
             raise BadInput(f"{path}: all vectors must have one length; found {found}.")
         good = rejects.sieve(chunk, counts, named=level == "protein")
         if level == "cell" and len(good.vectors):
-            write_cells(store, good, recipe, source=path.stem, run_id=run.run_id)
+            write_cells(store, good, recipe, source=source, run_id=run.run_id)
         elif level == "protein":
             parts.append(good)
         counts.cells += len(good.vectors)
@@ -95,8 +98,9 @@ def ingest_embeddings(store: Store, path: Path, *, modality: str, level: str, en
 def check_recipe(store: Store, recipe: Recipe, *, table: str, column: str, path: Path) -> None:
     """Raise RecipeMismatch when the atlas holds other vectors where these would go."""
     stored = store.recipe(table, column)
-    if stored is None and (table, column) == ("proteins", "image"):
-        stored = store.recipe("cells", "embedding")
+    if (table, column) == ("proteins", "image") and store.has("cells"):
+        msg = f"{path.name} cannot be mixed with this atlas: its proteins' picture vectors are made from its cells."
+        raise RecipeMismatch(f"{msg}\nPut them into another atlas (--atlas).")
     if stored is not None:
         stored.check_same(recipe, here=f"the {column} vectors of this atlas", there=f"{path.name}")
 
@@ -151,11 +155,11 @@ def write_cells(store: Store, good: Vectors, recipe: Recipe, *, source: str, run
     for vector, given in zip(good.vectors, good.columns.to_pylist(), strict=True):
         content = digest(hashlib.sha256(vector.tobytes()).hexdigest(), json.dumps(given, sort_keys=True, default=str))
         known = {name: as_stored(name, given[name]) for name in strings}
-        extra = {k: v for k, v in given.items() if k not in TABLES["cells"] and v is not None}
+        extra = {k: v for k, v in given.items() if (k not in TABLES["cells"] or k == "cell_id") and v is not None}
         rows.append(
             {
                 **known,
-                "cell_id": str(known.get("cell_id") or content),
+                "cell_id": digest(source, str(known["cell_id"])) if known.get("cell_id") else content,
                 "protein_id": protein_id(known),
                 "localization": known.get("localization") or [],
                 "source": source,
@@ -271,7 +275,8 @@ def read_tables(path: Path, suffix: str) -> Iterator[pa.Table]:
         with pa_csv.open_csv(path, parse_options=parse, convert_options=convert(kinds)) as reader:
             guessed = reader.schema  # from the first rows: whole numbers there may be followed by fractions
         kinds |= {field.name: pa.float64() for field in guessed if is_numbered(field)}
-        with pa_csv.open_csv(path, parse_options=parse, convert_options=convert(kinds)) as reader:
+        blocks = pa_csv.ReadOptions(block_size=CSV_BLOCK)
+        with pa_csv.open_csv(path, blocks, parse, convert(kinds)) as reader:
             for batch in reader:
                 yield pa.Table.from_batches([batch])
 

@@ -74,7 +74,7 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
     recipe = encoder.recipe(masking=options.masking)
     stored = store.recipe("cells", "embedding")
     if stored is not None:
-        stored.check_same(recipe, here="the cells of this atlas", there="these cells")
+        stored.check_same(recipe, here="the cells of this atlas", there="These cells")
     plan = Plan(
         source=source,
         channels=encoder.spec.channels,
@@ -86,6 +86,7 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
         done=stored_fingerprints(store),
     )
     run = Run.start(store, kind="ingest", recipe=recipe)
+    store.ensure("rejects")
     writer = Writer(store, encoder, recipe, run.run_id, source.name, options.batch_size)
     try:
         with Progress(len(source), shown=options.progress) as progress:
@@ -105,6 +106,8 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
             )
         raise AtlasError(msg) from None
     run.finish(writer.counts.__dict__)
+    if writer.counts.cells:
+        store.compact("cells", "rejects")
     return writer.counts
 
 
@@ -116,7 +119,7 @@ def stored_fingerprints(store: Store) -> frozenset[str]:
 
 
 class Progress:
-    """Pictures done, rate and time left; cells and rejects beside it."""
+    """Pictures done, rate and time left; rejects beside it."""
 
     def __init__(self, total: int, *, shown: bool) -> None:
         often = 0.1 if sys.stderr.isatty() else 10.0  # seconds
@@ -131,7 +134,7 @@ class Progress:
     def show(self, counts: Counts) -> None:
         """Count one picture more."""
         self._bar.update()
-        self._bar.set_postfix(stored=counts.cells, rejected=counts.rejected, refresh=False)
+        self._bar.set_postfix(rejected=counts.rejected, refresh=False)
 
 
 @dataclass

@@ -157,7 +157,8 @@ def read_manifest(
     """
     rows, columns = read_rows(path)
     if "image_id" not in columns:
-        raise BadInput(f"{path} lacks the column 'image_id'; it has: {', '.join(columns)}.\nExpected: {EXAMPLE}")
+        hint = " Are its columns parted by commas?" if len(columns) == 1 and ";" in columns[0] else ""
+        raise BadInput(f"{path} lacks the column 'image_id'; it has: {', '.join(columns)}.{hint}\nExpected: {EXAMPLE}")
     if "image" not in columns:
         absent = [channel for channel in channels if channel not in columns]
         if absent:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from . import query
 from .encoders import ENCODERS, load_encoder
+from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import BadInput, BadWeights
 from .images.crops import cut_cells
 from .sql import SqlSession
@@ -53,15 +54,15 @@ class Atlas:
         Columns: rank, protein_id, gene_symbol, similarity (cosine, 1 is alike), localization, n_cells. Several genes
         ask for what is like all of them together. `where`: SQL over the columns of `proteins`, such as `n_cells >= 20`.
         """
-        if not genes:
-            raise BadInput("Which gene? Name at least one.")
+        if not genes or not all(isinstance(gene, str) for gene in genes):
+            raise BadInput("Which genes? Name them one by one: similar('DEMO001', 'DEMO002').")
         return query.similar(self._store, genes, k=k, modality=modality, where=where, cell_line=cell_line)
 
     def similar_to_image(
         self,
         picture: np.ndarray,
         *,
-        pixel_size_um: float,
+        pixel_size_um: float = HPA_PIXEL_SIZE_UM,
         mask: np.ndarray | None = None,
         is_crop: bool = True,
         k: int = 10,

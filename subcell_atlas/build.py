@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from .cellmap.enrichment import Name, name_systems
-from .errors import NotBuilt, UnknownName
+from ._version import __version__
+from .cellmap.enrichment import name_systems
+from .errors import NotBuilt, RecipeMismatch, UnknownName
 from .profiles import (
     CELL_COLUMNS,
     CellSums,
@@ -33,7 +34,7 @@ __all__ = ["DEFAULT_SEED", "STAGES", "build", "write_proteins"]
 
 DEFAULT_SEED = 0
 PLACES = ("cellular_component", "complex")  # aspects of terms that say where
-FROM_CELLS = ("localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # columns of proteins
+FROM_CELLS = ("image", "localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # of proteins
 N_NEIGHBORS = 15  # of a protein in the neighbor graph
 
 
@@ -51,17 +52,28 @@ def build(store: Store, stages: Sequence[str] = (), *, force: bool = False, seed
             continue
         if not stages and not stage.applies(store):
             continue
-        if not force and store.metadata(stage.output).get("built_from") == stage.inputs(store, seed):
+        if not force and is_current(store, stage, seed):
             continue
         run = Run.start(store, kind=f"build {name}")
         run.finish({**stage.make(store, seed), "seed": seed})
         made.append(name)
+    if made:
+        store.compact("profiles", "proteins", "systems", "system_edges", "system_members", "runs")
     return made
+
+
+def is_current(store: Store, stage: Stage, seed: int) -> bool:
+    """Tell whether all tables of a stage are there and what they were made from is still the same."""
+    there = set(stage.outputs) <= set(store.names())
+    return there and store.metadata(stage.outputs[-1]).get("built_from") == stage.inputs(store, seed)
 
 
 def build_profiles(store: Store, seed: int) -> dict[str, int]:
     """Make `profiles` from `cells`, and the columns of `proteins` that come from them."""
     built_from = profiles_inputs(store, seed)
+    if "profiles" not in store.names() and "image" in store.metadata("proteins").get("marks", {}):
+        msg = "The proteins of this atlas have ready-made picture vectors; those of cells cannot be mixed with them."
+        raise RecipeMismatch(f"{msg}\nPut the cells into another atlas (--atlas).")
     sums = CellSums()
     for batch in store.batches("cells", CELL_COLUMNS):
         sums.add(batch)
@@ -70,7 +82,9 @@ def build_profiles(store: Store, seed: int) -> dict[str, int]:
         raise NotBuilt(f"{msg}\nGive gene_symbol, ensembl_id or uniprot_accession in the manifest and ingest again.")
     recipe = store.recipe("cells", "embedding")
     profiles = profiles_table(sums)
-    write_proteins(store, proteins_table(profiles, sums.names), vector="image", recipe=recipe, anew=FROM_CELLS)
+    write_proteins(
+        store, proteins_table(profiles, sums.names), vector="image", recipe=recipe, anew=(*FROM_CELLS, "image")
+    )
     recipes = {"embedding": as_object(recipe)} if recipe else {}
     store.write("profiles", profiles, metadata={"built_from": built_from, "recipes": recipes})
     counts = {"profiles": profiles.num_rows, "proteins": store.count("proteins")}
@@ -79,7 +93,12 @@ def build_profiles(store: Store, seed: int) -> dict[str, int]:
 
 def has_own_cells(store: Store) -> bool:
     """Tell whether proteins are to come from cells: always, unless their vectors were given ready-made."""
-    return store.has("cells") or "image" not in store.metadata("proteins").get("marks", {})
+    return store.has("cells") or not store.metadata("proteins").get("marks")
+
+
+def has_pictures(store: Store) -> bool:
+    """Tell whether proteins have picture vectors to map."""
+    return "image" in store.metadata("proteins").get("marks", {})
 
 
 def profiles_inputs(store: Store, seed: int) -> dict[str, Any]:
@@ -98,24 +117,38 @@ def write_proteins(
 ) -> None:
     """Merge columns into `proteins`; with a vector column among them go its recipe and a mark of its content.
 
-    The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said.
+    The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said; so is the
+    vector column when its recipe is another.
     """
     metadata = store.metadata("proteins")
     recipes, marks = metadata.get("recipes", {}), metadata.get("marks", {})
     old = store.read("proteins") if "proteins" in store.names() else None
+    if vector is not None and recipes.get(vector) != (as_object(recipe) if recipe else None):
+        anew = (*anew, vector)
     if old is not None:
         old = old.drop_columns([name for name in anew if name in old.column_names])
+        kept = [name for name in ("image", "sequence", "fused", "amino_acids") if name in old.column_names]
+        known = [old[name].is_valid().to_numpy() for name in kept]  # a row that says nothing any more goes
+        old = old.filter(pa.array(np.any(known, axis=0))) if known else old.slice(0, 0)
     merged = merge_proteins(old, new)
     if vector is not None:
-        marks[vector] = hashlib.sha256(new[vector].combine_chunks().flatten().to_numpy().tobytes()).hexdigest()[:16]
+        marks[vector] = mark_of(merged, vector)
         recipes[vector] = as_object(recipe) if recipe else None
     store.write("proteins", merged, metadata={"recipes": recipes, "marks": marks})
 
 
+def mark_of(proteins: pa.Table, vector: str) -> str:
+    """Return a hash of which protein has which vector."""
+    known = proteins.filter(proteins[vector].is_valid())
+    ids = "\0".join(known["protein_id"].to_pylist())
+    return hashlib.sha256(ids.encode() + vectors_of(known[vector]).tobytes()).hexdigest()[:16]
+
+
 def map_inputs(store: Store, seed: int) -> dict[str, Any]:
-    """Return what the map depends on: the proteins' pictures, the annotations that name its systems, the seed."""
+    """Return what the map depends on: the proteins' pictures, what names its systems, the seed, the release."""
     image = store.metadata("proteins").get("marks", {}).get("image")
-    return {"image": image, "annotations": store.version("annotations"), "seed": seed}
+    named_by = {table: store.version(table) for table in ("annotations", "terms")}
+    return {"image": image, **named_by, "seed": seed, "code_version": __version__}
 
 
 def build_map(store: Store, seed: int) -> dict[str, int]:
@@ -131,7 +164,9 @@ def build_map(store: Store, seed: int) -> dict[str, int]:
     ids = proteins["protein_id"].to_pylist()
     vectors = vectors_of(proteins["image"])
     found = find_hierarchy(neighbor_graph(vectors, k=N_NEIGHBORS), HierarchyOptions(seed=seed))
-    names = names_by_place_first(found.members, annotated_rows(store, ids), terms := known_terms(store))
+    terms = known_terms(store)
+    where = {term for term, known in terms.items() if known.aspect in PLACES}
+    names = name_systems(found.members, annotated_rows(store, ids), preferred=where)
     systems = []
     for system, node in found.graph.nodes(data=True):
         name = names.get(system)
@@ -143,6 +178,7 @@ def build_map(store: Store, seed: int) -> dict[str, int]:
     places = layout_proteins(vectors, seed=seed)
     columns = {"protein_id": ids, "x": pa.array(places[:, 0]), "y": pa.array(places[:, 1])}
     write_proteins(store, pa.table(columns), anew=("x", "y"))
+    store.drop("systems")  # until it is whole again there is no map: its tables are never of two builds
     edges = [{"parent_id": a, "child_id": b, "overlap": w} for a, b, w in found.graph.edges(data="overlap")]
     store.write("system_edges", rows_table(edges, ["parent_id", "child_id", "overlap"]))
     store.write("system_members", members_table(found.members, ids))
@@ -189,20 +225,6 @@ def known_terms(store: Store) -> dict[str, Term]:
     return {row["term_id"]: Term(row["name"], row["aspect"]) for row in rows}
 
 
-def names_by_place_first(
-    members: Mapping[str, np.ndarray], annotated: Mapping[str, np.ndarray], terms: Mapping[str, Term]
-) -> dict[str, Name]:
-    """Name systems by a place or complex; where none fits, by whatever else is annotated.
-
-    A system is a place seen in pictures, so a place that explains it is the better name even where a function fits too.
-    """
-    places = {t: rows for t, rows in annotated.items() if t in terms and terms[t].aspect in PLACES}
-    others = {t: rows for t, rows in annotated.items() if t not in places}
-    names = name_systems(members, places)
-    unnamed = {system: rows for system, rows in members.items() if system not in names}
-    return {**names, **name_systems(unnamed, others)}
-
-
 def as_object(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as the JSON object that is stored with a table."""
     return dict(json.loads(recipe.to_json()))
@@ -210,15 +232,15 @@ def as_object(recipe: Recipe) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the build. `output` is the table that it writes last, where it notes what it was made from."""
+    """One step of the build. The last of its `outputs`, written last, notes what they were made from."""
 
-    output: str
+    outputs: tuple[str, ...]
     inputs: Callable[[Store, int], dict[str, Any]]
     make: Callable[[Store, int], dict[str, int]]
     applies: Callable[[Store], bool] = lambda _: True
 
 
 STAGES: dict[str, Stage] = {
-    "profiles": Stage("profiles", profiles_inputs, build_profiles, applies=has_own_cells),
-    "map": Stage("systems", map_inputs, build_map),
+    "profiles": Stage(("proteins", "profiles"), profiles_inputs, build_profiles, applies=has_own_cells),
+    "map": Stage(("system_edges", "system_members", "systems"), map_inputs, build_map, applies=has_pictures),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,8 @@ from .errors import AtlasError, BadInput
 __all__ = ["ingest_command", "main"]
 
 BRIEF = 48  # characters of a list that a table shows
+BRIEF_VECTOR = 8  # numbers of a vector that a table shows
+MOST_COLUMNS = 12  # of a printed table; wider rows are printed one below the other
 
 
 class KnownProblems(click.Group):
@@ -108,6 +111,8 @@ def ingest_images(
     encoder = load_encoder(encoder_name, weights=weights, device=device, precision=precision)
     if spec.note and not weights:
         click.echo(f"Encoder {encoder_name!r}: {spec.note}.", err=True)
+    if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
+        click.echo(f"No row of {manifest} names a gene: its cells will be in no profile and not on the map.", err=True)
     options["pixel_size_um"] = options.pop("pixel_size")
     counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, Options(**options))
     report_ingest(counts, resolve(uri))
@@ -138,11 +143,13 @@ def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
     from .store import default_uri
 
     before = f"; {counts.done_before} pictures were done before" if counts.done_before else ""
-    click.echo(f"{counts.cells} {unit} stored in {uri}{before}.", err=True)
+    click.echo(f"{counts.cells} {unit if counts.cells != 1 else unit[:-1]} stored in {uri}{before}.", err=True)
     if counts.rejected:
-        where = "" if uri == default_uri() else f" --atlas {uri}"
+        where = "" if uri == default_uri() else f" --atlas {shlex.quote(uri)}"
         why = f"subcell-atlas sql 'SELECT image, reason FROM rejects'{where}"
         click.echo(f"{counts.rejected} rejected. Why: {why}", err=True)
+        if not counts.cells and not counts.done_before:
+            raise AtlasError("Nothing could be used.")
 
 
 @main.command()
@@ -172,7 +179,7 @@ def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> Non
     "images",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Ask for a picture of one cell: one file with all channels, or --image once a channel, in order.",
+    help="Ask for a picture: a file with all channels, or --image once a channel, in the encoder's order (see info).",
 )
 @click.option(
     "--pixel-size",
@@ -182,22 +189,30 @@ def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> Non
     metavar="UM",
     help="Of the picture.",
 )
+@click.option("--field", is_flag=True, help="The picture is a field of view, not one cell: its cells are found.")
+@click.option("--mask", type=click.Path(path_type=Path), help="Of the picture: a number for each cell, 0 outside.")
 @click.option("--weights", multiple=True, type=click.Path(path_type=Path), help="The atlas's encoder, for --image.")
 def similar(
     genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], pixel_size: float,
-    weights: Sequence[Path], **options: Any,
+    field: bool, mask: Path | None, weights: Sequence[Path], **options: Any,
 ) -> None:  # fmt: skip
     """Find the proteins that look most like the named ones, or like a picture."""
     from .atlas import open_atlas
 
     if bool(genes) == bool(images):
-        raise click.UsageError("Name genes, or give a picture with --image.")
+        raise click.UsageError("Name genes, or give a picture with --image, not both.")
     with open_atlas(resolve(uri)) as atlas:
         if images:
+            if options.pop("modality") != "image":
+                raise click.UsageError("A picture is compared with pictures: --modality image.")
             picture = read_picture(images)
-            options.pop("modality")
             hits = atlas.similar_to_image(
-                picture, pixel_size_um=pixel_size, weights=[str(path) for path in weights], **options
+                picture,
+                pixel_size_um=pixel_size,
+                is_crop=not field,
+                mask=read_mask(mask) if mask else None,
+                weights=[str(path) for path in weights],
+                **options,
             )
         else:
             hits = atlas.similar(*genes, **options)
@@ -224,6 +239,13 @@ def read_picture(paths: Sequence[Path]) -> Any:
     return np.stack(list(channels.values()))
 
 
+def read_mask(path: Path) -> Any:
+    """Read the labels of a picture's cells, (H, W)."""
+    from .images.files import decode_labels, read_bytes
+
+    return decode_labels(read_bytes(path), path.name)
+
+
 @main.command()
 @click.argument("gene")
 @atlas_option
@@ -248,19 +270,24 @@ def compare(gene: str, uri: str | None, as_json: bool, by: str) -> None:
 def map_command(name: str | None, uri: str | None, as_json: bool) -> None:
     """Show the protein map, one system of it with its members, or where a gene sits in it."""
     from . import query
+    from .errors import UnknownName
     from .store import Store
 
     store = Store.open(resolve(uri))
     graph = query.map_graph(store)
     if name is None:
         show_map(graph, as_json=as_json)
-    elif name in graph:
+    elif name.upper() in graph:
+        name = name.upper()
         members = query.system_members(store, name).to_pylist()
         system = system_record(graph, name)
         rows = [{k: row[k] for k in ("gene_symbol", "localization", "n_cells")} for row in members]
         reply({"systems": [system], "members": members}, rows, list(rows[0]), title=describe(system), as_json=as_json)
     else:
-        symbol, paths = query.paths_of(store, name)
+        try:
+            symbol, paths = query.paths_of(store, name)
+        except UnknownName as exc:
+            raise UnknownName("gene or system", name, [*exc.known, *graph]) from None
         if as_json:
             print_json({"gene_symbol": symbol, "paths": paths})
         else:
@@ -320,7 +347,8 @@ def sql(statement: str, uri: str | None, as_json: bool, time_limit: float, row_l
         answer = session.query(statement)
     if (answer.schema.metadata or {}).get(b"truncated") == b"true":
         click.echo(f"Only the first {row_limit} rows are shown; see --row-limit.", err=True)
-    reply(answer.to_pylist(), answer.to_pylist(), answer.column_names, as_json=as_json)
+    rows = answer.to_pylist()
+    reply(rows, rows, answer.column_names, as_json=as_json)
 
 
 @main.command("export")
@@ -451,6 +479,10 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: st
     from rich.table import Table
     from rich.text import Text
 
+    if len(columns) > MOST_COLUMNS:
+        for row in rows:
+            show([{"column": name, "value": row.get(name)} for name in columns], ["column", "value"], title=title)
+        return
     table = Table(*columns, box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for row in rows:
         table.add_row(*(Text(brief(row.get(column))) for column in columns))
@@ -466,13 +498,16 @@ def brief(value: object) -> str:
         type(None): lambda _: "",
         float: lambda number: f"{number:.4g}",
         bytes: lambda content: f"{len(content)} bytes",
-        list: lambda items: shorten(", ".join(brief(item) for item in items)),
+        list: brief_list,
     }
     return formats.get(type(value), str)(value)
 
 
-def shorten(text: str) -> str:
-    """Cut a long list."""
+def brief_list(items: Sequence[Any]) -> str:
+    """Return a list as a cell of a printed table; of a vector only its length."""
+    if len(items) > BRIEF_VECTOR and all(isinstance(item, float) for item in items):
+        return f"{len(items)} numbers"
+    text = ", ".join(brief(item) for item in items)
     return text if len(text) <= BRIEF else f"{text[: BRIEF - 1]}…"
 
 

@@ -59,7 +59,8 @@ class UnknownName(AtlasError):
     """A name that does not exist, with the nearest names that do."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
-        known = list(known)
+        known = list(dict.fromkeys(known))
+        self.known = known
         self.suggestions = nearest_names(name, known)
         msg = f"Unknown {kind} {name!r}"
         if self.suggestions:

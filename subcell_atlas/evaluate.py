@@ -19,16 +19,28 @@ MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
 
 
 def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[str, dict[str, float]]:
-    """Run the named evaluations (all when none is named), keep their numbers in `runs` and return them by name."""
+    """Run the named evaluations, keep their numbers in `runs` and return them by name.
+
+    When none is named all are run for which the atlas has what they need.
+    """
     for name in names:
         if name not in EVALUATIONS:
             raise UnknownName("evaluation", name, EVALUATIONS)
-    results = {}
+    results: dict[str, dict[str, float]] = {}
+    missing: list[NotBuilt] = []
     for name, measure in EVALUATIONS.items():
-        if not names or name in names:
-            run = Run.start(store, kind=f"evaluate {name}", recipe=store.recipe("proteins", "image"))
+        if names and name not in names:
+            continue
+        run = Run.start(store, kind=f"evaluate {name}", recipe=store.recipe("proteins", "image"))
+        try:
             results[name] = measure(store, seed)
-            run.finish({**results[name], "seed": seed})
+        except NotBuilt as exc:
+            if names:
+                raise
+            missing.append(exc)
+        run.finish({**results.get(name, {}), "seed": seed})
+    if not results:
+        raise missing[0]
     return results
 
 
@@ -54,9 +66,11 @@ def measure_retrieval(store: Store, seed: int) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for kind, labels in label_sets(store, proteins["protein_id"].to_pylist()).items():
         found = evaluate_retrieval(vectors, labels, seed=seed)
+        if not found.n:
+            continue
         metrics |= {f"{kind}_map": found.mean_ap, f"{kind}_map_shuffled": found.shuffled, f"{kind}_queries": found.n}
     if not metrics:
-        raise NotBuilt("No protein has a localization or an annotation to evaluate against.")
+        raise NotBuilt("No two proteins share a localization or an annotation to evaluate against.")
     return metrics
 
 
@@ -65,10 +79,13 @@ def measure_map(store: Store, seed: int) -> dict[str, float]:
     ids = store.read("proteins", ["protein_id"], where="image IS NOT NULL")["protein_id"].to_pylist()
     labels = label_sets(store, ids)
     main = main_labels(store, ids, "compartment" if "compartment" in labels else "localization")
+    if len(set(main) - {None}) < 2:
+        raise NotBuilt("No two localizations or compartments are known of these proteins to hold the map against.")
     row_of = {protein: row for row, protein in enumerate(ids)}
     members: dict[str, list[int]] = {}
     for row in store.read("system_members").to_pylist():
-        members.setdefault(row["system_id"], []).append(row_of[row["protein_id"]])
+        if row["protein_id"] in row_of:
+            members.setdefault(row["system_id"], []).append(row_of[row["protein_id"]])
     metrics: dict[str, float] = {}
     levels = {row["system_id"]: row["level"] for row in store.read("systems", ["system_id", "level"]).to_pylist()}
     for level in sorted(set(levels.values()) - {0}):

@@ -25,19 +25,24 @@ def protein_id(row: Mapping[str, Any]) -> str | None:
 def find_protein(name: str, proteins: pa.Table) -> int:
     """Return the row of `proteins` that `name` means: an Ensembl id, a UniProt accession or a gene symbol.
 
-    Identifiers come before symbols, exact spelling before any other case. An unknown name raises UnknownName with the
-    nearest symbols; a symbol of several proteins asks for the Ensembl id.
+    Exact spelling comes before any other case, an Ensembl id before all. An unknown name raises UnknownName with the
+    nearest names; a name of several proteins raises BadInput, which lists them.
     """
     wanted = name.strip()
+    columns = [proteins[column].to_pylist() for column in NAME_COLUMNS]
     for fold in (str, str.upper):
-        for column in NAME_COLUMNS:
-            rows = [i for i, value in enumerate(proteins[column].to_pylist()) if value and fold(value) == fold(wanted)]
-            if len(rows) == 1:
-                return rows[0]
-            if rows:
-                ids = [proteins["protein_id"][i].as_py() for i in rows]
-                msg = f"{name!r} is the {column} of {len(rows)} proteins: {', '.join(ids)}. Ask by one of these ids."
-                raise BadInput(msg)
+        rows = sorted(
+            {i for column in columns for i, value in enumerate(column) if value and fold(value) == fold(wanted)}
+        )
+        if len(rows) == 1:
+            return rows[0]
+        if rows:
+            ids = [proteins["protein_id"][i].as_py() for i in rows]
+            own = [i for i in rows if proteins["ensembl_id"][i].as_py() == wanted]
+            if len(own) == 1:
+                return own[0]
+            msg = f"{name!r} means {len(rows)} proteins: {', '.join(ids)}. Ask by another of their names."
+            raise BadInput(msg)
     raise UnknownName("gene", name, known_names(proteins), hint="It may be a real gene that this atlas has not imaged.")
 
 

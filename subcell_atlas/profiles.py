@@ -209,8 +209,8 @@ def protein_row(
 def merge_proteins(old: pa.Table | None, new: pa.Table) -> pa.Table:
     """Return `old` with the columns that `new` has taken from `new`, row by protein_id; rows of either are kept.
 
-    Where a protein is in both, a null in `new` leaves what `old` had, so that names of one source complete the other's.
-    A vector column of `new` replaces the old one whole: two recipes never stand in one column.
+    Where a protein is in both, a null or an empty list in `new` leaves what `old` had, so that names of one source
+    complete the other's.
     """
     if old is None or old.num_rows == 0:
         return new
@@ -221,23 +221,31 @@ def merge_proteins(old: pa.Table | None, new: pa.Table) -> pa.Table:
     for name in dict.fromkeys([*old.column_names, *new.column_names]):
         if name == "protein_id":
             continue
-        is_vector = name in new.column_names and pa.types.is_fixed_size_list(new.schema.field(name).type)
         if name not in new.column_names:
             columns[name] = old[name].take(at_old)
-        elif name not in old.column_names or is_vector:
+        elif name not in old.column_names or pa.types.is_null(old.schema.field(name).type):
             columns[name] = new[name].take(at_new)
         else:
-            kind = old.schema.field(name).type
-            columns[name] = first_known(new[name].cast(kind).take(at_new), old[name].take(at_old))
+            columns[name] = first_known(new[name], at_new, old[name], at_old)
     return pa.table(columns)
 
 
-def first_known(first: pa.ChunkedArray, second: pa.ChunkedArray) -> pa.Array:
-    """Return `first` with its nulls, and its empty lists, filled from `second`."""
+def first_known(
+    first: pa.ChunkedArray, at_first: pa.Array, second: pa.ChunkedArray, at_second: pa.Array
+) -> pa.ChunkedArray:
+    """Return the rows `at_first` of `first`; where they are null or empty lists, the rows `at_second` of `second`.
+
+    A column of `second` that can hold no vectors yet holds nothing.
+    """
+    if pa.types.is_fixed_size_list(first.type) and not pa.types.is_fixed_size_list(second.type):
+        return first.take(at_first)
+    known = first.is_valid()
     if pa.types.is_list(first.type):
-        pairs = zip(first.to_pylist(), second.to_pylist(), strict=True)
-        return pa.array([a or b for a, b in pairs], first.type)
-    return pc.coalesce(first, second)
+        known = pc.and_(known, pc.coalesce(pc.greater(pc.list_value_length(first), 0), pa.scalar(value=False)))
+    use_first = pc.coalesce(known.combine_chunks().take(at_first), pa.scalar(value=False))
+    beyond_first = pc.add(at_second, len(first))
+    both = pa.chunked_array([*first.chunks, *second.cast(first.type).chunks])
+    return both.take(pc.if_else(use_first, at_first, beyond_first))
 
 
 def positions(ids: Sequence[str], wanted: Sequence[str]) -> pa.Array:

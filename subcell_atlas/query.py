@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import networkx as nx
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from .identifiers import find_protein
@@ -85,31 +86,37 @@ def similar_to_vector(
         raise BadInput(f"k is {k}; at least one neighbor is asked for.")
     if cell_line is None:
         check_modality(store, modality)
-        others = f"NOT ({one_of('protein_id', leave_out)})" if leave_out else None
-        condition = " AND ".join(f"({part})" for part in (where, others) if part) or None
-        hits = store.nearest("proteins", modality, vector, k=k, where=condition)
+        hits = store.nearest("proteins", modality, vector, k=k + len(leave_out), where=where)
     else:
-        hits = similar_in_cell_line(store, vector, k=k, where=where, cell_line=cell_line, leave_out=leave_out)
-    hits = hits.slice(0, k)
+        hits = similar_in_cell_line(store, vector, where=where, cell_line=cell_line)
+    others = pc.invert(pc.is_in(hits["protein_id"], value_set=pa.array(leave_out, pa.string())))
+    hits = hits.filter(others).slice(0, k)
     return hits.append_column("rank", pa.array(range(1, hits.num_rows + 1), pa.int32())).select(list(HIT_COLUMNS))
 
 
-def similar_in_cell_line(
-    store: Store, vector: np.ndarray, *, k: int, where: str | None, cell_line: str, leave_out: Sequence[str]
-) -> pa.Table:
-    """Compare `vector` with the profiles of one cell line; a protein counts by its best profile there."""
+def similar_in_cell_line(store: Store, vector: np.ndarray, *, where: str | None, cell_line: str) -> pa.Table:
+    """Compare `vector` with every protein as it was seen in one cell line, best first."""
     allowed = store.read("proteins", ["protein_id", "gene_symbol", "localization"], where=where)
     row_of = {protein: row for row, protein in enumerate(allowed["protein_id"].to_pylist())}
-    in_line = f"cell_line = {quote(cell_line)}"
-    found = store.nearest("profiles", "embedding", vector, k=store.count("profiles", in_line), where=in_line)
-    best: dict[str, dict[str, Any]] = {}
-    for hit in found.select(["protein_id", "similarity", "n_cells"]).to_pylist():
-        if hit["protein_id"] in row_of and hit["protein_id"] not in leave_out:
-            best.setdefault(hit["protein_id"], hit)
-    hits = list(best.values())[:k]
-    names = allowed.take(pa.array([row_of[hit["protein_id"]] for hit in hits], pa.int64()))
-    names = names.append_column("similarity", pa.array([hit["similarity"] for hit in hits], pa.float32()))
-    return names.append_column("n_cells", pa.array([hit["n_cells"] for hit in hits], pa.int32()))
+    profiles = store.read("profiles", ["protein_id", "n_cells", "embedding"], where=f"cell_line = {quote(cell_line)}")
+    rows_of: dict[str, list[int]] = {}
+    for row, protein in enumerate(profiles["protein_id"].to_pylist()):
+        if protein in row_of:
+            rows_of.setdefault(protein, []).append(row)
+    vectors, n_cells = vectors_of(profiles["embedding"]), profiles["n_cells"].to_numpy()
+    means = [np.average(vectors[rows], axis=0, weights=n_cells[rows]) for rows in rows_of.values()]
+    similarity = np.array([cosine(vector, mean) for mean in means], np.float32)
+    order = np.argsort(-similarity, kind="stable")
+    proteins, groups = list(rows_of), list(rows_of.values())
+    hits = allowed.take(pa.array([row_of[proteins[i]] for i in order], pa.int64()))
+    hits = hits.append_column("similarity", pa.array(similarity[order], pa.float32()))
+    return hits.append_column("n_cells", pa.array([int(n_cells[groups[i]].sum()) for i in order], pa.int32()))
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the cosine of two vectors; 0 when one of them is zero."""
+    norm = float(np.linalg.norm(a) * np.linalg.norm(b))
+    return float(a @ b) / norm if norm else 0.0
 
 
 def check_modality(store: Store, modality: str) -> None:
@@ -117,8 +124,14 @@ def check_modality(store: Store, modality: str) -> None:
     if modality not in MODALITIES:
         raise UnknownName("modality", modality, MODALITIES)
     if modality not in store.vector_columns("proteins"):
-        fix = {"sequence": "Put some in: subcell-atlas ingest embeddings FILE --modality sequence --level protein"}
-        raise NotBuilt(f"This atlas has no {modality} vectors. {fix.get(modality, 'Run: subcell-atlas build')}")
+        fix = {
+            "image": "Run: subcell-atlas build",
+            "sequence": "Put some in: subcell-atlas ingest embeddings FILE --modality sequence --level protein",
+        }
+        there = ", ".join(store.vector_columns("proteins"))
+        raise NotBuilt(
+            f"This atlas has no {modality} vectors (it has: {there or 'none'}). {fix.get(modality, '')}".rstrip()
+        )
 
 
 def check_cell_line(store: Store, cell_line: str) -> None:
@@ -166,7 +179,7 @@ def vector_of_cells(store: Store, encoder: Encoder, crops: np.ndarray, *, cell_l
         raise NotBuilt("The atlas holds no cells to compare a picture with.")
     if stored.encoder == "ready-made" or stored.masking is None:
         raise RecipeMismatch("This atlas was made from ready-made vectors: how to embed a picture is not known to it.")
-    stored.check_same(encoder.recipe(masking=stored.masking), here="this atlas", there="this encoder")
+    stored.check_same(encoder.recipe(masking=stored.masking), here="this atlas", there="This encoder")
     where = f"cell_line = {quote(cell_line)}" if cell_line else None
     if cell_line:
         check_cell_line(store, cell_line)
@@ -192,8 +205,8 @@ def compare(store: Store, name: str, *, by: str) -> pa.Table:
     mine = [pair for pair in pairs if pair["protein_id"] == row["protein_id"]]
     if not mine:
         groups = sorted({r[by] for r in profiles.to_pylist() if r["protein_id"] == row["protein_id"]})
-        seen = f"in one alone ({groups[0]})" if groups else "in none"
-        raise NotBuilt(f"{name} cannot be compared by {by}: it was seen {seen}.")
+        seen = f"{groups[0]} is the only one known of it" if groups else "none is known of it"
+        raise NotBuilt(f"{name} cannot be compared by {by}: {seen}.")
     for pair in mine:
         pair["percentile"] = 100 * float(np.searchsorted(everyone, pair["similarity"])) / len(everyone)
     return pa.Table.from_pylist(mine).drop_columns(["protein_id"])
@@ -212,7 +225,6 @@ def pairs_within_proteins(profiles: pa.Table, by: str) -> list[dict[str, Any]]:
     for protein, groups in rows_of.items():
         means = {g: np.average(vectors[rows], axis=0, weights=n_cells[rows]) for g, rows in groups.items()}
         for a, b in combinations(sorted(groups), 2):
-            norm = float(np.linalg.norm(means[a]) * np.linalg.norm(means[b]))
             pairs.append(
                 {
                     "protein_id": protein,
@@ -220,7 +232,7 @@ def pairs_within_proteins(profiles: pa.Table, by: str) -> list[dict[str, Any]]:
                     "b": b,
                     "n_cells_a": int(n_cells[groups[a]].sum()),
                     "n_cells_b": int(n_cells[groups[b]].sum()),
-                    "similarity": float(means[a] @ means[b]) / norm if norm else 0.0,
+                    "similarity": cosine(means[a], means[b]),
                 }
             )
     return pairs
@@ -251,13 +263,14 @@ def paths_of(store: Store, name: str) -> tuple[str, list[list[str]]]:
     row = protein_row(store, name)
     where = f"protein_id = {quote(row['protein_id'])}"
     systems = store.read("system_members", ["system_id"], where=where)["system_id"].to_pylist()
-    inside = map_graph(store).subgraph(systems)
-    roots = [node for node in inside if inside.nodes[node]["level"] == 0]
-    leaves = [node for node in inside if inside.out_degree(node) == 0]
+    if not systems:
+        raise NotBuilt(f"{name} has no picture vector, so it is not in the map.")
+    graph, own = map_graph(store), set(systems)
+    smallest = sorted(system for system in own if not own.intersection(graph.successors(system)))
+    root = next(system for system in graph if graph.in_degree(system) == 0)
     paths: list[list[str]] = []
-    for root in roots:
-        for leaf in sorted(leaves):
-            paths.extend([[root]] if leaf == root else nx.all_simple_paths(inside, root, leaf))
+    for system in smallest:
+        paths.extend([[root]] if system == root else nx.all_simple_paths(graph, root, system))
     return row["gene_symbol"] or row["protein_id"], paths
 
 

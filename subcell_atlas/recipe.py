@@ -58,7 +58,7 @@ class Recipe:
         difference = self.difference(other)
         if difference:
             msg = (
-                f"{there[0].upper()}{there[1:]} cannot be mixed with {here}: {difference}.\n"
+                f"{there} cannot be mixed with {here}: {difference}.\n"
                 "Use the same encoder and options, or another atlas (--atlas)."
             )
             raise RecipeMismatch(msg)

@@ -26,7 +26,7 @@ SETTINGS = {
 
 
 def run_app(uri: str, *, port: int, host: str) -> None:
-    """Serve the app for the atlas at `uri` until it is interrupted."""
+    """Serve the app for the atlas at `uri` until it is interrupted; this process becomes the server."""
     store = Store.open(uri)
     here = Path(__file__).parent
     script = next((path for path in (here.parent / "app.py", here / "app" / "app.py") if path.is_file()), None)
@@ -35,9 +35,7 @@ def run_app(uri: str, *, port: int, host: str) -> None:
     options = [f"--{name}={value}" for name, value in SETTINGS.items()]
     options += [f"--server.port={port}", f"--server.address={host}"]
     environment = {**os.environ, "SUBCELL_ATLAS": store.uri}
-    try:
-        ended = subprocess.run([sys.executable, "-m", "streamlit", "run", str(script), *options], env=environment)
-    except KeyboardInterrupt:
-        return
-    if ended.returncode:
-        raise AtlasError(f"The app ended with code {ended.returncode}. Is port {port} taken? Choose another: --port")
+    command = [sys.executable, "-m", "streamlit", "run", str(script), *options]
+    if os.name == "posix":
+        os.execve(sys.executable, command, environment)  # so that signals reach the server itself
+    subprocess.run(command, env=environment)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,7 +119,13 @@ class Store:
 
     def count(self, table: str, where: str | None = None) -> int:
         """Return the number of rows of `table` (that meet `where`); 0 when it does not exist."""
-        return int(self._open(table).count_rows(where)) if table in self.names() else 0
+        if table not in self.names():
+            return 0
+        opened = self._open(table)
+        try:
+            return int(opened.count_rows(where))
+        except (ValueError, RuntimeError) as exc:
+            raise bad_condition(exc, where, opened.schema.names) from exc
 
     def version(self, table: str) -> int:
         """Return the number that each write to `table` raises; 0 when it does not exist."""
@@ -176,7 +184,8 @@ class Store:
         names = [name for name in opened.schema.names if TABLES[table].get(name) is not VECTOR]
         search = opened.search(np.asarray(vector, np.float32), vector_column_name=column).distance_type("cosine")
         if where:
-            search = search.where(f"({where}) AND {column} IS NOT NULL", prefilter=True)
+            check_brackets(where)
+            search = search.where(f"({where}\n) AND {column} IS NOT NULL", prefilter=True)
         else:
             search = search.where(f"{column} IS NOT NULL", prefilter=True)
         try:
@@ -208,20 +217,32 @@ class Store:
     def replace_cells(self, rows: pa.Table, picture_ids: Iterable[str], *, recipe: Recipe) -> None:
         """Write the cells of some pictures in one commit, in place of all the cells these pictures had."""
         opened = self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
+        stored = self.recipe("cells", "embedding")  # another job may have begun the table
+        if stored is not None:
+            stored.check_same(recipe, here="the cells of this atlas", there="These cells")
         insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
         insert = insert.when_not_matched_by_source_delete(one_of("picture_id", picture_ids))
         with self._writing("cells"):
             insert.execute(conform(rows, opened.schema))
+
+    def ensure(self, table: str) -> None:
+        """Make `table`, empty, when it does not exist."""
+        self._open_or_create(table, pa.table({}))
 
     def delete(self, table: str, where: str) -> None:
         """Delete the rows of `table` that meet `where`."""
         if table in self.names():
             self._open(table).delete(where)
 
-    def compact(self) -> None:
-        """Join the small fragments that many commits leave."""
-        for table in self.names():
-            self._open(table).optimize()
+    def drop(self, table: str) -> None:
+        """Remove `table` whole."""
+        self._connection.drop_table(table, ignore_missing=True)
+
+    def compact(self, *tables: str) -> None:
+        """Join the small fragments that many commits leave, and forget versions that are older than an hour."""
+        for table in set(tables) & set(self.names()):
+            with self._writing(table):
+                self._open(table).optimize(cleanup_older_than=VERSIONS_KEPT)
 
     def _open(self, table: str) -> lancedb.table.Table:
         try:
@@ -267,6 +288,9 @@ class Store:
 
 
 REMOTE_SCHEMES = ("s3", "gs", "az")
+SOURCE_LINE = re.compile(r",? \S*\.rs:\d+(:\d+)?")  # where in the library's source an error arose
+QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")  # strings and quoted names in SQL
+VERSIONS_KEPT = timedelta(hours=1)  # somebody may be reading them
 WHERE_TO_GO = "Make one with 'subcell-atlas demo' or 'subcell-atlas ingest', or name another with --atlas."
 
 
@@ -283,6 +307,15 @@ def connect(uri: str) -> lancedb.DBConnection:
         raise BadInput(f"{uri!r} cannot be opened: {first_line(exc)}") from exc
 
 
+def check_brackets(where: str) -> None:
+    """Raise BadInput when a condition would end the bracket that it is put into."""
+    depth = 0
+    for bracket in re.findall(r"[()]", QUOTED.sub("", where)):
+        depth += 1 if bracket == "(" else -1
+        if depth < 0:
+            raise BadInput(f"The condition {where!r} closes a bracket that it did not open.")
+
+
 def is_folder(path: Path) -> bool:
     """Tell whether `path` is a folder; one that cannot be looked at raises BadInput."""
     try:
@@ -293,7 +326,8 @@ def is_folder(path: Path) -> bool:
 
 def first_line(exc: Exception) -> str:
     """Return the part of a library's message that a person can use."""
-    return (str(exc).splitlines() or [type(exc).__name__])[0][:200]
+    line = (str(exc).splitlines() or [type(exc).__name__])[0]
+    return SOURCE_LINE.sub("", line)[:200]
 
 
 def damaged(uri: str, table: str, exc: Exception) -> AtlasError:

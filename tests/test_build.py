@@ -12,6 +12,7 @@ from subcell_atlas.evaluate import evaluate
 from subcell_atlas.evaluation.agreement import best_overlap, evaluate_map
 from subcell_atlas.evaluation.retrieval import average_precisions, evaluate_retrieval
 from subcell_atlas.profiles import vector_array
+from subcell_atlas.query import map_graph
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.store import Store
 
@@ -33,6 +34,58 @@ def test_only_what_is_out_of_date_is_made(copy):
     assert (gone["image"], gone["n_cells"], gone["x"]) == (None, None, None)
     assert gone["amino_acids"]
     assert build(copy) == []
+
+
+def test_a_corrected_gene_and_a_renamed_term_reach_the_map(copy):
+    cells = copy.read("cells", where="gene_symbol = 'DEMO005'")
+    renamed = {name: pa.array(["NEW5"] * 4) for name in ("protein_id", "ensembl_id", "gene_symbol")}
+    for name, values in renamed.items():
+        cells = cells.set_column(cells.column_names.index(name), name, values)
+    copy.replace_cells(cells, cells["picture_id"].to_pylist(), recipe=copy.recipe("cells", "embedding"))
+    assert build(copy) == ["profiles", "map"]
+    members = copy.read("system_members", where="system_id = 'S0'")["protein_id"].to_pylist()
+    assert "NEW5" in members
+    assert "DEMOG00000000005" not in members
+    evaluate(copy)
+    copy.upsert("terms", pa.table({"term_id": ["GO:0005634"], "name": ["kernel"], "aspect": ["cellular_component"]}))
+    assert build(copy) == ["map"]
+
+
+def test_an_interrupted_build_leaves_no_map_of_two_halves(copy, monkeypatch):
+    def fail(table, *_, **__):
+        if table == "system_members":
+            raise KeyboardInterrupt
+
+    write = copy.write
+    monkeypatch.setattr(copy, "write", lambda table, *a, **k: fail(table) or write(table, *a, **k))
+    with pytest.raises(KeyboardInterrupt):
+        build(copy, ["map"], force=True)
+    monkeypatch.undo()
+    with pytest.raises(NotBuilt, match="build map"):
+        map_graph(copy)
+    assert build(copy) == ["map"]
+    assert len(map_graph(copy)) > 1
+
+
+def test_a_missing_table_is_made_again(copy):
+    copy.drop("proteins")
+    assert "profiles" in build(copy)
+
+
+def test_proteins_of_sequences_alone_need_no_cells(tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    table = pa.table({"protein_id": ["a", "b"], "sequence": vector_array(np.eye(2))})
+    write_proteins(store, table, vector="sequence", recipe=Recipe(encoder="esm", dim=2))
+    assert build(store) == []
+
+
+def test_a_map_cannot_be_evaluated_without_labels(tmp_path, rng):
+    store = Store.create(str(tmp_path / "atlas"))
+    columns = {"protein_id": [f"p{i}" for i in range(30)], "image": vector_array(rng.normal(size=(30, 6)))}
+    write_proteins(store, pa.table(columns), vector="image", recipe=Recipe(encoder="theirs", dim=6))
+    build(store)
+    with pytest.raises(NotBuilt, match="share a localization"):
+        evaluate(store)
 
 
 def test_the_same_seed_gives_the_same_map_and_another_is_made_anew(copy):
@@ -66,24 +119,29 @@ def test_sequences_of_proteins_survive_a_rebuild(copy):
 
 
 def test_average_precision_equals_the_definition():
-    similarity = np.array([[9, 0.9, 0.5, 0.4], [0.9, 9, 0.1, 0.2], [0.5, 0.1, 9, 0.3], [0.4, 0.2, 0.3, 9]])
-    relevant = np.array([[1, 0, 1, 1], [0, 1, 0, 0], [1, 0, 1, 0], [1, 0, 0, 1]], bool)
-    found = average_precisions(similarity, relevant)
+    found = average_precisions(np.array([[0, 1, 1], [0, 0, 0], [1, 0, 0]], bool))
     assert found[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert np.isnan(found[1])
     assert found[2] == 1
-    assert found[3] == 1
 
 
-def test_average_precision_equals_sklearns(rng):
+def test_retrieval_equals_sklearns_average_precision(rng):
     from sklearn.metrics import average_precision_score
 
-    similarity = rng.normal(size=(40, 40))
-    labels = rng.integers(0, 5, 40)
-    relevant = labels[:, None] == labels[None]
-    others = ~np.eye(40, dtype=bool)
-    wanted = [average_precision_score(relevant[i, others[i]], similarity[i, others[i]]) for i in range(40)]
-    assert average_precisions(similarity, relevant) == pytest.approx(wanted)
+    vectors = rng.normal(size=(300, 6))  # more than one block of queries
+    places = rng.integers(0, 5, 300)
+    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    others = ~np.eye(300, dtype=bool)
+    wanted = [
+        average_precision_score((places == places[i])[others[i]], (units @ units[i])[others[i]]) for i in range(300)
+    ]
+    found = evaluate_retrieval(vectors, [frozenset({str(place)}) for place in places], seed=0)
+    assert found.mean_ap == pytest.approx(np.mean(wanted), abs=1e-5)
+    assert found.n == 300
+
+
+def test_labels_that_nobody_shares_give_no_number():
+    assert evaluate_retrieval(np.eye(3), [frozenset({name}) for name in "abc"], seed=0).n == 0
 
 
 def test_planted_neighbors_are_found_and_random_ones_are_not(rng):

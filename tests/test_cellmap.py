@@ -7,7 +7,7 @@ from scipy.stats import hypergeom
 
 from subcell_atlas.cellmap.enrichment import membership, name_systems
 from subcell_atlas.cellmap.graph import neighbor_graph, unit_vectors
-from subcell_atlas.cellmap.hierarchy import ROOT, HierarchyOptions, add_edges, find_hierarchy
+from subcell_atlas.cellmap.hierarchy import ROOT, HierarchyOptions, add_edges, find_hierarchy, levels
 from subcell_atlas.cellmap.layout import layout_proteins
 from subcell_atlas.errors import BadInput
 
@@ -63,8 +63,17 @@ def test_planted_groups_come_back_at_both_levels(rng):
     for labels in (large, small):
         overlaps = [best_jaccard(found.members, set(np.flatnonzero(labels == g))) for g in np.unique(labels)]
         assert np.mean(overlaps) > 0.8
-    parent_of = nx.ancestors(found.graph, max(found.graph, key=lambda s: found.graph.nodes[s]["level"]))
-    assert ROOT in parent_of
+    assert (
+        min(node["persistence"] for _, node in found.graph.nodes(data=True)) >= HierarchyOptions(seed=0).min_persistence
+    )
+    strict = find_hierarchy(neighbor_graph(vectors, k=10), HierarchyOptions(seed=0, min_persistence=20))
+    assert {n["persistence"] >= 20 for _, n in strict.graph.nodes(data=True)} == {True}
+    assert len(strict.graph) < len(found.graph)
+
+
+def test_a_systems_level_is_its_longest_way_from_the_root():
+    graph = nx.DiGraph([(ROOT, "S1"), ("S1", "S2"), (ROOT, "S2"), ("S2", "S3")])
+    assert levels(graph) == {ROOT: 0, "S1": 1, "S2": 2, "S3": 3}
 
 
 def test_the_map_is_a_rooted_acyclic_graph_and_repeatable(rng):
@@ -103,9 +112,22 @@ def test_names_come_from_a_hypergeometric_test_against_what_is_annotated():
     assert names["S1"].term_id == "GO:small"
     n_known = len(set(np.concatenate(list(terms.values())).tolist()))
     p = hypergeom.sf(8, n_known, 9, 10)
-    n_tests = 6
-    assert p <= names["S1"].p_adjusted <= p * n_tests
+    tests = [p] + [
+        hypergeom.sf(len(np.intersect1d(members[s], terms[t])) - 1, n_known, len(terms[t]), k)
+        for s, k in (("S1", 10), ("S2", len(np.intersect1d(members["S2"], np.concatenate(list(terms.values()))))))
+        for t in terms
+        if (s, t) != ("S1", "GO:small")
+    ]
+    rank = sorted(tests).index(p) + 1
+    assert names["S1"].p_adjusted == pytest.approx(p * len(tests) / rank)
     assert "S2" not in names
+
+
+def test_a_preferred_term_names_a_system_even_where_another_fits_better():
+    members = {"S1": np.arange(10), "S2": np.arange(10, 40)}
+    terms = {"function": np.arange(10), "place": np.arange(11), "everywhere": np.arange(40)}
+    assert name_systems(members, terms)["S1"].term_id == "function"
+    assert name_systems(members, terms, preferred={"place"})["S1"].term_id == "place"
 
 
 def test_without_annotations_nothing_is_named():

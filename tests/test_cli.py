@@ -81,7 +81,7 @@ def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
         (["similar", "TOMM20"], "Unknown gene"),
         (["similar", "DEM001"], "nearest: DEMO001"),
         (["similar", "DEMO001", "--where", "moon = 1"], "Columns"),
-        (["map", "S999"], "Unknown gene"),
+        (["map", "S999"], "Unknown gene or system"),
         (["build", "profile"], "nearest: profiles"),
         (["sql", "DELETE FROM cells"], "DELETE"),
         (["sql", "SELECT * FROM cell"], "cells"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -96,7 +97,7 @@ def test_vectors_of_proteins_go_into_their_modality(store, tmp_path, modality):
 def test_running_twice_doubles_nothing(store, tmp_path):
     for _ in range(2):
         ingest_embeddings(store, make_list(tmp_path), modality="image", level="cell")
-        ingest_embeddings(store, make_list(tmp_path), modality="image", level="protein")
+        ingest_embeddings(store, make_list(tmp_path), modality="sequence", level="protein")
     assert store.count("cells") == 3
     assert store.count("proteins") == 3
 
@@ -112,12 +113,42 @@ def test_columns_of_cells_are_kept_and_unknown_ones_become_extra(store, tmp_path
         passage=[4, None, 5],
     )
     ingest_embeddings(store, path, modality="image", level="cell")
-    rows = {row["cell_id"]: row for row in store.read("cells").to_pylist()}
+    rows = {json.loads(row["extra"])["cell_id"]: row for row in store.read("cells").to_pylist()}
     assert rows["x"]["localization"] == ["Cytosol", "Nucleoplasm"]
     assert rows["y"]["localization"] == []
     assert rows["z"]["plate"] == "3"
-    assert rows["x"]["extra"] == '{"passage": 4}'
-    assert rows["y"]["extra"] is None
+    assert json.loads(rows["x"]["extra"]) == {"cell_id": "x", "passage": 4}
+
+
+def test_the_same_cell_id_in_two_files_is_two_cells_and_in_one_file_corrected_is_one(store, tmp_path):
+    for name, gene in (("a", "G1"), ("b", "G2"), ("b", "G3")):
+        path = parquet(
+            tmp_path / f"{name}.parquet", embedding=VECTORS.tolist(), gene_symbol=[gene] * 3, cell_id=[*"012"]
+        )
+        ingest_embeddings(store, path, modality="image", level="cell")
+    assert sorted(store.read("cells")["gene_symbol"].to_pylist()) == ["G1"] * 3 + ["G3"] * 3
+
+
+def test_a_second_file_of_proteins_adds_to_the_first(store, tmp_path):
+    for name in ("P", "Q"):
+        path = parquet(
+            tmp_path / f"{name}.parquet", embedding=VECTORS.tolist(), gene_symbol=[f"{name}{i}" for i in "123"]
+        )
+        ingest_embeddings(store, path, modality="image", level="protein", encoder="one")
+    assert store.count("proteins", "image IS NOT NULL") == 6
+
+
+def test_picture_vectors_of_proteins_do_not_go_beside_those_made_from_cells(store, tmp_path):
+    ingest_embeddings(store, make_list(tmp_path), modality="image", level="cell")
+    with pytest.raises(RecipeMismatch, match="made from its cells"):
+        ingest_embeddings(store, make_list(tmp_path), modality="image", level="protein")
+
+
+def test_cells_are_not_averaged_beside_ready_made_proteins(store, tmp_path):
+    ingest_embeddings(store, make_list(tmp_path), modality="image", level="protein")
+    ingest_embeddings(store, make_list(tmp_path), modality="image", level="cell")
+    with pytest.raises(RecipeMismatch, match="another atlas"):
+        build(store)
 
 
 def test_rows_without_a_usable_vector_or_name_are_rejected_and_the_rest_stored(store, tmp_path):
@@ -193,19 +224,20 @@ def test_vectors_of_another_encoder_or_length_are_not_mixed_in(store, tmp_path):
     ingest_embeddings(store, make_list(tmp_path), modality="image", level="cell", encoder="one")
     with pytest.raises(RecipeMismatch, match="encoder is 'two', not 'one'"):
         ingest_embeddings(store, make_list(tmp_path), modality="image", level="cell", encoder="two")
+    ingest_embeddings(store, make_list(tmp_path), modality="sequence", level="protein", encoder="one")
     longer = parquet(tmp_path / "l.parquet", embedding=[[1.0] * 4], gene_symbol=["A"])
-    for level in ("cell", "protein"):
+    for modality, level in (("image", "cell"), ("sequence", "protein")):
         with pytest.raises(RecipeMismatch, match="dim is 4, not 3"):
-            ingest_embeddings(store, longer, modality="image", level=level, encoder="one")
+            ingest_embeddings(store, longer, modality=modality, level=level, encoder="one")
     assert store.count("cells") == 3
 
 
 def test_a_length_that_changes_far_down_the_file_is_refused(store, tmp_path):
     vectors = [[1.0, 2]] * 4096 + [[1.0, 2, 3]] * 10
     path = parquet(tmp_path / "v.parquet", embedding=vectors, gene_symbol=["A"] * 4106)
-    for level in ("cell", "protein"):
+    for modality, level in (("image", "cell"), ("sequence", "protein")):
         with pytest.raises(BadInput, match="all vectors must have one length; found 3 and 2"):
-            ingest_embeddings(store, path, modality="image", level=level)
+            ingest_embeddings(store, path, modality=modality, level=level)
 
 
 def test_whole_numbers_at_the_top_of_a_column_do_not_forbid_fractions_below(store, tmp_path):
@@ -231,7 +263,7 @@ def test_whole_numbers_at_the_top_of_a_column_do_not_forbid_fractions_below(stor
         ("v.csv", b'gene_symbol,embedding\nA,"[1, 2"\n', "cannot be read as csv"),
         ("v.csv", b'gene_symbol,embedding\nA,"[1, 2]"\nB,[1]\n', "all vectors must have one length; found 1, 2"),
         ("v.csv", b"gene_symbol,x0,x1\nA,1,2\nB,1\n", "cannot be read as csv"),
-        ("v.csv", b"gene_symbol,y0,x0,x1\nA,left,1,2\n", "column 'y0' of 'v' must hold int32 values"),
+        ("v.csv", b"gene_symbol,y0,x0,x1\nA,left,1,2\n", "must hold int32 values"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_the_reason(store, tmp_path, name, content, message):

@@ -457,7 +457,7 @@ def test_a_run_that_is_interrupted_and_then_killed_goes_on_to_the_undisturbed_ta
         (["m.csv", "--atlas", "m.csv"], 1, "'m.csv' is a file; an atlas is a folder"),
         (["m.csv", "--encoder", "dem"], 1, "Unknown encoder 'dem'; nearest: demo"),
         (["m.csv", "--encoder", "subcell-bg-mae"], 1, "The weights of 'subcell-bg-mae' are needed"),
-        (["m.csv", "--device", "toaster"], 1, "The device 'toaster' cannot be used here"),
+        (["m.csv", "--device", "toaster"], 1, "The device 'toaster' cannot be used on this machine"),
         (["m.csv", "--workers", "-1"], 2, "is not in the range"),
         (["m.csv", "--pixel-size", "0"], 2, "is not in the range"),
         (["m.csv", "--batch-size", "0"], 2, "is not in the range"),
@@ -485,6 +485,6 @@ def test_the_command_reports_what_became_of_the_pictures(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(main, ["ingest", "images", str(manifest), "--crops", "--atlas", "my ätlas"])
     assert result.exit_code == 0
-    assert "1 cells stored in my ätlas" in result.stderr
+    assert "1 cell stored in my ätlas" in result.stderr
     assert "1 rejected" in result.stderr
     assert Store.open("my ätlas").count("cells") == 1

@@ -81,6 +81,23 @@ def test_a_plate_of_few_proteins_is_not_centred_on_itself(rng):
     assert np.linalg.norm(vectors_of(table["embedding"])[where]) > 5
 
 
+def test_a_small_plate_is_centred_on_its_cell_line(rng):
+    rows = screen(rng, shift=np.zeros(3))
+    other_line = [(f"P{i:02d}", "HeLa", "z", rng.normal(size=3) + 100) for i in range(12)]
+    lone = [("LONE", "U2OS", "own plate", np.array([9.0, 9, 9]))]
+    table = profiles_table(sums_of(rows + other_line + lone))
+    of_line = rows + lone
+    means = [np.mean([r[3] for r in of_line if r[0] == p], 0) for p in dict.fromkeys(r[0] for r in of_line)]
+    where = table["protein_id"].to_pylist().index("LONE")
+    assert vectors_of(table["embedding"])[where] == pytest.approx(9 - np.mean(means, 0), abs=1e-4)
+
+
+def test_variability_is_the_spread_over_the_atlas_median():
+    rows = [(f"P{i}", "A", "1", [float(j * i), 0.0]) for i in (1, 2, 4) for j in (0, 1)]
+    proteins = proteins_table(profiles_table(sums_of(rows)), {})
+    assert proteins["variability"].to_pylist() == pytest.approx([0.5, 1.0, 2.0], rel=1e-5)
+
+
 def test_an_atlas_of_one_protein_keeps_its_vector():
     table = profiles_table(sums_of([("P", "A", "1", [1.0, 2.0]), ("P", "A", "1", [3.0, 4.0])]))
     assert vectors_of(table["embedding"]).tolist() == [[2.0, 3.0]]

@@ -54,11 +54,15 @@ def test_a_condition_filters_before_the_search(store):
 def test_a_cell_line_compares_what_was_seen_there(store):
     hits = query.similar(store, ["DEMO001"], k=5, cell_line="Demo-B")
     profiles = store.read("profiles", where="cell_line = 'Demo-B'")
-    n_cells = {}
-    for row in profiles.select(["protein_id", "n_cells"]).to_pylist():
-        n_cells.setdefault(row["protein_id"], []).append(row["n_cells"])
-    for hit in hits.to_pylist():
-        assert hit["n_cells"] in n_cells[hit["protein_id"]]
+    vectors, n_cells = vectors_of(profiles["embedding"]), profiles["n_cells"].to_numpy()
+    proteins = np.array(profiles["protein_id"].to_pylist())
+    mean = {p: np.average(vectors[proteins == p], axis=0, weights=n_cells[proteins == p]) for p in set(proteins)}
+    asked = mean.pop("DEMOG00000000001")
+    cosine = {p: v @ asked / np.linalg.norm(v) / np.linalg.norm(asked) for p, v in mean.items()}
+    wanted = sorted(cosine, key=lambda p: -cosine[p])[:5]
+    assert hits["protein_id"].to_pylist() == wanted
+    assert hits["similarity"].to_numpy() == pytest.approx([cosine[p] for p in wanted], abs=1e-5)
+    assert hits["n_cells"].to_pylist() == [n_cells[proteins == p].sum() for p in wanted]
     with pytest.raises(UnknownName, match="Demo-B"):
         query.similar(store, ["DEMO001"], cell_line="Demo-X")
 
@@ -71,7 +75,7 @@ def test_a_cell_line_compares_what_was_seen_there(store):
         (lambda s: query.similar(s, ["DEMO001"], k=0), BadInput, "k is 0"),
         (lambda s: query.similar(s, ["DEMO001"], where="nonsense > 1"), BadInput, "Columns"),
         (lambda s: query.system_members(s, "S999"), UnknownName, "S999"),
-        (lambda s: query.compare(s, "DEMO001", by="condition"), NotBuilt, "seen in none"),
+        (lambda s: query.compare(s, "DEMO001", by="condition"), NotBuilt, "none is known"),
         (lambda s: query.compare(s, "DEMO001", by="moon"), UnknownName, "cell_line"),
     ],
 )
@@ -93,7 +97,23 @@ def test_a_picture_of_the_atlas_finds_its_own_protein(store, demo_source):
     assert found >= 6
 
 
-def test_a_picture_with_other_channels_or_another_encoder_is_refused(store):
+def test_the_vector_of_a_picture_is_centred_like_the_proteins(store, demo_source):
+    class Known:
+        def recipe(self, *, masking):
+            return store.recipe("cells", "embedding")
+
+        def embed(self, crops):
+            return np.full((len(crops), 384), 7.0, np.float32)
+
+    profiles = store.read("profiles")
+    shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
+    center = np.average(shift, axis=0, weights=profiles["n_cells"].to_numpy())
+    vector = query.vector_of_cells(store, Known(), np.zeros((2, 4, 8, 8)), cell_line=None)
+    assert np.abs(center).max() > 0.1
+    assert vector == pytest.approx(7.0 - center, abs=1e-4)
+
+
+def test_a_picture_with_other_channels_is_refused(store):
     from subcell_atlas.atlas import open_atlas
 
     with open_atlas(store.uri) as atlas, pytest.raises(BadInput, match="microtubules, er, nucleus, protein"):
@@ -114,9 +134,21 @@ def test_embeddings_of_another_recipe_are_never_compared(store):
 def test_compare_gives_each_pair_of_groups_with_its_percentile(store):
     pairs = query.compare(store, "DEMO001", by="cell_line").to_pylist()
     assert [(p["a"], p["b"]) for p in pairs] == [("Demo-A", "Demo-B"), ("Demo-A", "Demo-C"), ("Demo-B", "Demo-C")]
+    profiles = store.read("profiles")
+    vectors, n_cells = vectors_of(profiles["embedding"]), profiles["n_cells"].to_numpy()
+    keys = list(zip(profiles["protein_id"].to_pylist(), profiles["cell_line"].to_pylist(), strict=True))
+
+    def similarity(protein, a, b):
+        rows = [[i for i, key in enumerate(keys) if key == (protein, line)] for line in (a, b)]
+        one, two = (np.average(vectors[r], axis=0, weights=n_cells[r]) for r in rows)
+        return one @ two / np.linalg.norm(one) / np.linalg.norm(two)
+
+    lines = [("Demo-A", "Demo-B"), ("Demo-A", "Demo-C"), ("Demo-B", "Demo-C")]
+    everyone = [similarity(p, *pair) for p in dict.fromkeys(key[0] for key in keys) for pair in lines]
     for pair in pairs:
-        assert -1 <= pair["similarity"] <= 1
-        assert 0 <= pair["percentile"] <= 100
+        own = similarity("DEMOG00000000001", pair["a"], pair["b"])
+        assert pair["similarity"] == pytest.approx(own, abs=1e-5)
+        assert pair["percentile"] == pytest.approx(100 * np.mean(np.array(everyone) < own - 1e-9), abs=0.9)
 
 
 def test_the_map_is_a_digraph_with_the_columns_of_systems(store):
@@ -133,7 +165,8 @@ def test_paths_lead_from_the_root_to_systems_that_hold_the_gene(store):
     symbol, paths = query.paths_of(store, "demo007")
     graph = query.map_graph(store)
     assert symbol == "DEMO007"
-    assert paths
+    own = store.read("system_members", where="protein_id = 'DEMOG00000000007'")["system_id"].to_pylist()
+    assert {path[-1] for path in paths} == {s for s in own if not set(graph.successors(s)) & set(own)}
     for path in paths:
         assert path[0] == "S0"
         assert all(graph.has_edge(a, b) for a, b in pairwise(path))

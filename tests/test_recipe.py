@@ -16,7 +16,7 @@ def test_a_recipe_survives_json_and_later_fields():
 def test_the_error_names_the_field_that_differs():
     other = Recipe(encoder="demo", dim=4, channels=("nucleus", "protein"), crop_um=71.8)
     with pytest.raises(RecipeMismatch, match=r"crop_um is 71\.8, not 51\.2") as caught:
-        RECIPE.check_same(other, here="the atlas", there="these cells")
+        RECIPE.check_same(other, here="the atlas", there="These cells")
     assert len(str(caught.value).splitlines()) == 2
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from subcell_atlas import schema
-from subcell_atlas.errors import AtlasError, AtlasNotFound, BadInput, NotBuilt, SchemaMismatch
+from subcell_atlas.errors import AtlasError, AtlasNotFound, BadInput, NotBuilt, RecipeMismatch, SchemaMismatch
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.schema import KEYS, TABLES, VECTOR, table_schema
@@ -62,6 +62,21 @@ def test_cells_of_a_picture_are_replaced_never_doubled(store):
     assert read["cell_id"].to_pylist() == ["2", "3", "4"]
     assert [vector[0] for vector in read["embedding"].to_pylist()] == [2.0, 1.0, 2.0]
     assert store.recipe("cells", "embedding") == RECIPE
+
+
+def test_cells_of_another_recipe_are_refused_even_when_the_table_was_begun_meanwhile(store):
+    store.replace_cells(cells(["1"], picture="a"), ["a"], recipe=RECIPE)
+    with pytest.raises(RecipeMismatch, match="encoder is 'other'"):
+        store.replace_cells(cells(["2"], picture="b"), ["b"], recipe=Recipe(encoder="other", dim=3))
+    assert store.count("cells") == 1
+
+
+def test_a_condition_cannot_end_the_bracket_it_is_put_into(store):
+    rows = {"protein_id": ["a", "b"], "image": vector_array(np.eye(2), missing=np.array([False, True]))}
+    store.write("proteins", pa.table(rows))
+    with pytest.raises(BadInput):
+        store.nearest("proteins", "image", np.ones(2), k=2, where="true) OR (true")
+    assert store.nearest("proteins", "image", np.ones(2), k=2, where="true -- all").num_rows == 1
 
 
 def test_upsert_replaces_rows_of_the_same_key(store):
@@ -150,7 +165,7 @@ def test_a_reader_sees_what_was_written_after_it_opened(store):
 def test_compacting_keeps_every_row(store):
     for i in range(12):
         store.replace_cells(cells([str(i)], picture=f"p{i}"), [f"p{i}"], recipe=RECIPE)
-    store.compact()
+    store.compact("cells")
     assert store.count("cells") == 12
 
 

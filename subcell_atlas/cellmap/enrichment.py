@@ -5,7 +5,7 @@ The background is the proteins of the map that have any term: what was not image
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,12 +27,15 @@ class Name:
     jaccard: float
 
 
-def name_systems(members: Mapping[str, np.ndarray], terms: Mapping[str, np.ndarray]) -> dict[str, Name]:
+def name_systems(
+    members: Mapping[str, np.ndarray], terms: Mapping[str, np.ndarray], *, preferred: Collection[str] = ()
+) -> dict[str, Name]:
     """Name systems by the term that matches each best.
 
     members and terms: name -> indices of proteins, of one numbering. Of the terms with an adjusted p of at most 0.01
     (one-sided hypergeometric test) the one with the highest Jaccard index is taken: the smallest p favors the large and
-    general. A system without such a term has no name.
+    general. One of the `preferred` terms goes before any other: a system is a place seen in pictures, so a place that
+    explains it is the better name even where a function fits too. A system without such a term has no name.
     """
     if not members or not terms:
         return {}
@@ -50,7 +53,8 @@ def name_systems(members: Mapping[str, np.ndarray], terms: Mapping[str, np.ndarr
     jaccard = shared.data / (size_of_system[shared.row] + size_of_term[shared.col] - shared.data)
     system_names, term_names = list(members), list(terms)
     names: dict[str, Name] = {}
-    for i in np.lexsort((shared.col, adjusted, -jaccard)):
+    other = np.array([term_names[column] not in preferred for column in shared.col], bool)
+    for i in np.lexsort((shared.col, adjusted, -jaccard, other)):
         system = system_names[shared.row[i]]
         if system not in names and adjusted[i] <= MAX_P and shared.data[i] >= MIN_SHARED:
             names[system] = Name(term_names[shared.col[i]], float(adjusted[i]), float(jaccard[i]))

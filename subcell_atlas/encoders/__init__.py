@@ -15,7 +15,7 @@ __all__ = ["ENCODERS", "EncoderSpec", "load_encoder"]
 
 
 def load_encoder(
-    name: str, *, weights: Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
+    name: str, *, weights: str | Path | Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
 ) -> Encoder:
     """Return the encoder `name` with `weights`: local files, the network's first (see `encoders.encoder`)."""
     from . import encoder

@@ -95,7 +95,7 @@ def normalize(pixels: Tensor) -> Tensor:
 
 
 def load_encoder(
-    name: str, *, weights: Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
+    name: str, *, weights: str | Path | Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
 ) -> Encoder:
     """Return the encoder `name` (see `ENCODERS`) with `weights`, local files, the network's first.
 
@@ -108,6 +108,7 @@ def load_encoder(
         raise UnknownName("encoder", name, ENCODERS, hint="See 'subcell-atlas encoders'.")
     spec = ENCODERS[name]
     network = SubCellNetwork(spec.network)
+    weights = [weights] if isinstance(weights, str | Path) else weights
     if weights:
         if len(weights) > 1:
             raise BadWeights(f"One weights file is used, the encoder's; got {len(weights)}.")
@@ -130,5 +131,5 @@ def choose_device(device: str | None) -> str:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as exc:
-        raise BadInput(f"The device {device!r} cannot be used here: {str(exc).splitlines()[0]}") from exc
+        raise BadInput(f"The device {device!r} cannot be used on this machine; 'cpu' can.") from exc
     return device

@@ -6,35 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 __all__ = ["Retrieval", "average_precisions", "evaluate_retrieval"]
 
-N_SHUFFLES = 10
+N_SHUFFLES = 5
+ROWS_AT_A_TIME = 256  # queries; memory grows with this, not with the square of the proteins
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Mean average precision over `n` queries; `shuffled` is the same with the labels permuted, over seeds."""
+    """Mean average precision over `n` queries; `shuffled` is the same with the labels permuted. NaN without queries."""
 
     mean_ap: float
     shuffled: float
     n: int
 
 
-def average_precisions(similarity: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """Return the average precision of each query against all others; NaN where nothing is relevant.
+def average_precisions(hits: np.ndarray) -> np.ndarray:
+    """Return the average precision of each query; NaN where nothing is relevant.
 
-    similarity: (n, n), higher is nearer; relevant: (n, n) bool. The diagonal is left out of both.
+    hits: (queries, others) bool, whether the neighbor at each rank, nearest first, is relevant.
     """
-    n = len(similarity)
-    others = similarity.astype(np.float64).copy()
-    np.fill_diagonal(others, -np.inf)
-    order = np.argsort(-others, axis=1, kind="stable")[:, : n - 1]
-    hits = np.take_along_axis(relevant, order, axis=1)
-    precision = np.cumsum(hits, axis=1) / np.arange(1, n)
-    n_relevant = hits.sum(axis=1)
+    query, rank = np.nonzero(hits)
+    n_relevant = np.bincount(query, minlength=len(hits))
+    first = np.repeat(np.cumsum(n_relevant) - n_relevant, n_relevant)
+    precision = (np.arange(len(query)) - first + 1) / (rank + 1)
     with np.errstate(invalid="ignore"):
-        return np.where(n_relevant > 0, (precision * hits).sum(axis=1) / n_relevant, np.nan)
+        return np.bincount(query, weights=precision, minlength=len(hits)) / n_relevant
 
 
 def evaluate_retrieval(vectors: np.ndarray, labels: Sequence[frozenset[str]], *, seed: int) -> Retrieval:
@@ -43,24 +42,31 @@ def evaluate_retrieval(vectors: np.ndarray, labels: Sequence[frozenset[str]], *,
     Rows without a label are neither queries nor neighbors. Labels are shuffled among the rows for comparison.
     """
     labelled = [row for row, own in enumerate(labels) if own]
-    chosen = np.asarray(vectors, np.float64)[labelled]
+    chosen = np.asarray(vectors, np.float32)[labelled]
     units = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
-    similarity = units @ units.T
-    relevant = share_a_label([labels[row] for row in labelled])
+    has = label_matrix([labels[row] for row in labelled])
     rng = np.random.default_rng(seed)
-    shuffled = []
-    for _ in range(N_SHUFFLES):
-        order = rng.permutation(len(labelled))
-        shuffled.append(np.nanmean(average_precisions(similarity, relevant[np.ix_(order, order)])))
-    found = average_precisions(similarity, relevant)
-    return Retrieval(float(np.nanmean(found)), float(np.mean(shuffled)), int(np.isfinite(found).sum()))
+    orders = [np.arange(len(labelled)), *(rng.permutation(len(labelled)) for _ in range(N_SHUFFLES))]
+    found: list[list[np.ndarray]] = [[] for _ in orders]
+    for start in range(0, len(units), ROWS_AT_A_TIME):
+        queries = np.arange(start, min(start + ROWS_AT_A_TIME, len(units)))
+        similarity = units[queries] @ units.T  # (queries, n)
+        similarity[np.arange(len(queries)), queries] = -np.inf
+        ranked = np.argsort(-similarity, axis=1, kind="stable")[:, :-1]
+        for order, precisions in zip(orders, found, strict=True):
+            of = has[order]
+            relevant = (of[queries] @ of.T).toarray() > 0
+            precisions.append(average_precisions(np.take_along_axis(relevant, ranked, axis=1)))
+    n_queries = int(np.isfinite(np.concatenate(found[0])).sum())
+    if not n_queries:
+        return Retrieval(float("nan"), float("nan"), 0)
+    means = [float(np.nanmean(np.concatenate(precisions))) for precisions in found]
+    return Retrieval(means[0], float(np.mean(means[1:])), n_queries)
 
 
-def share_a_label(labels: Sequence[frozenset[str]]) -> np.ndarray:
-    """Return (n, n) bool: whether two rows have a label in common."""
-    names = sorted(set().union(*labels))
-    column = {name: i for i, name in enumerate(names)}
-    has = np.zeros((len(labels), len(names)), np.float32)
-    for row, own in enumerate(labels):
-        has[row, [column[name] for name in own]] = 1
-    return has @ has.T > 0
+def label_matrix(labels: Sequence[frozenset[str]]) -> sparse.csr_matrix:
+    """Return (n, labels) of 0 and 1: which row has which label."""
+    column = {name: i for i, name in enumerate(sorted(set().union(*labels)))}
+    rows = [row for row, own in enumerate(labels) for _ in own]
+    columns = [column[name] for own in labels for name in sorted(own)]
+    return sparse.csr_matrix((np.ones(len(rows), np.int32), (rows, columns)), shape=(len(labels), len(column)))

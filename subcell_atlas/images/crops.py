@@ -14,6 +14,7 @@ from .cells import Box, find_cells, segment_cells
 __all__ = ["MASKINGS", "CutCells", "cut_cells"]
 
 MASKINGS = ("cell", "none")
+MAX_WINDOW_PX = 8192  # 51 µm at 0.0063 µm a pixel
 MIN_SIDE_PX = 16  # a picture with a shorter side shows no cell
 
 
@@ -112,6 +113,9 @@ def cut_crop(
     Returns (C, size, size) of the same dtype; beyond the picture's edge it is 0.
     """
     side = max(1, round(side_px))
+    if side > MAX_WINDOW_PX:
+        msg = f"the crop would be {side} px wide, more than {MAX_WINDOW_PX}; is the pixel size right?"
+        raise BadImage(msg)
     top, left = round(center[0] - side / 2), round(center[1] - side / 2)
     height, width = picture.shape[1:]
     rows = slice(max(top, 0), min(top + side, height))
