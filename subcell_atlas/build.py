@@ -71,7 +71,7 @@ def is_current(store: Store, stage: Stage, seed: int) -> bool:
 def build_profiles(store: Store, seed: int) -> dict[str, int]:
     """Make `profiles` from `cells`, and the columns of `proteins` that come from them."""
     built_from = profiles_inputs(store, seed)
-    if "profiles" not in store.names() and "image" in store.metadata("proteins").get("marks", {}):
+    if has_ready_made_pictures(store):
         msg = "The proteins of this atlas have ready-made picture vectors; those of cells cannot be mixed with them."
         raise RecipeMismatch(f"{msg}\nPut the cells into another atlas (--atlas).")
     sums = CellSums()
@@ -82,13 +82,17 @@ def build_profiles(store: Store, seed: int) -> dict[str, int]:
         raise NotBuilt(f"{msg}\nGive gene_symbol, ensembl_id or uniprot_accession in the manifest and ingest again.")
     recipe = store.recipe("cells", "embedding")
     profiles = profiles_table(sums)
-    write_proteins(
-        store, proteins_table(profiles, sums.names), vector="image", recipe=recipe, anew=(*FROM_CELLS, "image")
-    )
+    write_proteins(store, proteins_table(profiles, sums.names), vector="image", recipe=recipe, from_cells=True)
     recipes = {"embedding": as_object(recipe)} if recipe else {}
     store.write("profiles", profiles, metadata={"built_from": built_from, "recipes": recipes})
     counts = {"profiles": profiles.num_rows, "proteins": store.count("proteins")}
     return counts | {"cells_without_protein": sums.n_without_protein}
+
+
+def has_ready_made_pictures(store: Store) -> bool:
+    """Tell whether the proteins' picture vectors came from a file and not from cells."""
+    metadata = store.metadata("proteins")
+    return "image" in metadata.get("marks", {}) and "image" not in metadata.get("from_cells", [])
 
 
 def has_own_cells(store: Store) -> bool:
@@ -114,19 +118,24 @@ def write_proteins(
     vector: str | None = None,
     recipe: Recipe | None = None,
     anew: Sequence[str] = (),
+    from_cells: bool = False,
 ) -> None:
     """Merge columns into `proteins`; with a vector column among them go its recipe and a mark of its content.
 
     The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said; so is the
-    vector column when its recipe is another.
+    vector column when its recipe is another, and, when `new` was made `from_cells`, all that cells tell.
     """
     metadata = store.metadata("proteins")
     recipes, marks = metadata.get("recipes", {}), metadata.get("marks", {})
+    made_from_cells = set(metadata.get("from_cells", []))
     old = store.read("proteins") if "proteins" in store.names() else None
-    if vector is not None and recipes.get(vector) != (as_object(recipe) if recipe else None):
+    stored = store.recipe("proteins", vector) if vector else None
+    if vector is not None and (stored is None or recipe is None or stored.difference(recipe)):
         anew = (*anew, vector)
+    if from_cells:
+        anew = (*anew, *FROM_CELLS)
     if old is not None:
-        old = old.drop_columns([name for name in anew if name in old.column_names])
+        old = old.drop_columns([name for name in dict.fromkeys(anew) if name in old.column_names])
         kept = [name for name in ("image", "sequence", "fused", "amino_acids") if name in old.column_names]
         known = [old[name].is_valid().to_numpy() for name in kept]  # a row that says nothing any more goes
         old = old.filter(pa.array(np.any(known, axis=0))) if known else old.slice(0, 0)
@@ -134,7 +143,9 @@ def write_proteins(
     if vector is not None:
         marks[vector] = mark_of(merged, vector)
         recipes[vector] = as_object(recipe) if recipe else None
-    store.write("proteins", merged, metadata={"recipes": recipes, "marks": marks})
+        made_from_cells = made_from_cells | {vector} if from_cells else made_from_cells - {vector}
+    metadata = {"recipes": recipes, "marks": marks, "from_cells": sorted(made_from_cells)}
+    store.write("proteins", merged, metadata=metadata)
 
 
 def mark_of(proteins: pa.Table, vector: str) -> str:

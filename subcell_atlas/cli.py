@@ -429,7 +429,7 @@ def info(uri: str | None, as_json: bool) -> None:
 @main.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check this machine: packages, memory, GPU; with the fix for what is missing."""
+    """Check this machine: packages, processor, GPU; with the fix for what is missing."""
     from .doctor import check_machine
 
     checks = [check.__dict__ for check in check_machine()]

@@ -25,7 +25,7 @@ class Check:
 
 
 def check_machine() -> list[Check]:
-    """Look at Python, packages, processor, memory and GPU."""
+    """Look at Python, packages, processor and GPU."""
     checks = [Check("python", "ok", f"{platform.python_version()} ({sys.executable})")]
     checks += [check_package(name, f"pip install {name}", "missing") for name in NEEDED]
     checks += [

@@ -67,6 +67,31 @@ def test_an_interrupted_build_leaves_no_map_of_two_halves(copy, monkeypatch):
     assert len(map_graph(copy)) > 1
 
 
+def test_a_build_that_was_interrupted_between_proteins_and_profiles_goes_on(copy, monkeypatch):
+    write = copy.write
+
+    def interrupted(table, *arguments, **options):
+        if table == "profiles":
+            raise KeyboardInterrupt
+        write(table, *arguments, **options)
+
+    copy.drop("profiles")
+    monkeypatch.setattr(copy, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(copy)
+    monkeypatch.undo()
+    assert "profiles" in build(copy)
+
+
+def test_a_new_release_adds_ready_made_vectors_to_those_of_the_old_one(tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    for release, protein in (("0.1", "a"), ("0.2", "b")):
+        table = pa.table({"protein_id": [protein], "image": vector_array(np.ones((1, 2)))})
+        recipe = Recipe(encoder="theirs", dim=2, code_version=release)
+        write_proteins(store, table, vector="image", recipe=recipe)
+    assert store.count("proteins", "image IS NOT NULL") == 2
+
+
 def test_a_missing_table_is_made_again(copy):
     copy.drop("proteins")
     assert "profiles" in build(copy)

@@ -1,8 +1,8 @@
 """The hierarchy of systems: communities that persist over resolutions, one inside another.
 
 Leiden (Traag et al., 2019; doi:10.1038/s41598-019-41695-z) is run at many resolutions. A community that comes back at
-neighboring resolutions is one system, and at how many it does is its persistence, after HiDeF (Zheng et al., 2021;
-doi:10.1186/s13059-020-02228-4). A system lies under the smaller ones that contain it, so it may have two parents.
+neighboring resolutions is one system, at how many is its persistence, after HiDeF (Zheng et al., 2021;
+doi:10.1186/s13059-020-02228-4). A system lies under the smallest ones that hold it, so it may have two parents.
 """
 
 from __future__ import annotations
