@@ -28,7 +28,7 @@ from subcell_atlas.schema import TABLES
 from subcell_atlas.store import Store, quote
 
 from .job import Counts
-from .sources import digest
+from .sources import digest, source_name
 
 __all__ = ["FORMATS", "LEVELS", "MODALITIES", "ingest_embeddings"]
 
@@ -62,7 +62,7 @@ def ingest_embeddings(store: Store, path: Path, *, modality: str, level: str, en
     if level == "cell" and modality != "image":
         raise BadInput("Vectors of sequences are per protein: use --level protein.")
     known = KnownProteins(store)
-    source = f"{path.resolve().parent.name}/{path.stem}"
+    source = source_name(path)
     counts, rejects = Counts(), Rejects(source, known)
     chunks = read_vectors(path)
     first = next(chunks, None)

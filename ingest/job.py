@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 from tqdm import tqdm
 
+from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
 from subcell_atlas.errors import AtlasError
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
@@ -51,7 +52,7 @@ class Options:
     batch_size: int = 64
     workers: int | None = None
     masking: str = "cell"
-    pixel_size_um: float = 0.0800885
+    pixel_size_um: float = HPA_PIXEL_SIZE_UM
     progress: bool = True
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from subcell_atlas.errors import BadImage, BadInput
 from subcell_atlas.images.files import decode_channel, decode_channels, decode_labels, read_bytes
 
-from .sources import Picture, digest
+from .sources import Picture, digest, source_name
 
 __all__ = ["Manifest", "read_manifest"]
 
@@ -177,8 +177,7 @@ def read_manifest(
             msg = f"{path}: image_id {row['image_id']!r} is in line {seen[row['image_id']]} and again in line {number}."
             raise BadInput(msg)
         seen[row["image_id"]] = number
-    name = name or f"{path.resolve().parent.name}/{path.stem}"
-    return Manifest(name, path.parent, rows, tuple(channels), crops)
+    return Manifest(name or source_name(path), path.parent, rows, tuple(channels), crops)
 
 
 def hash_of(content: bytes) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Item", "Picture", "Source", "digest"]
+__all__ = ["Item", "Picture", "Source", "digest", "source_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +55,11 @@ class Source(Protocol):
 
     def item(self, index: int) -> Item:
         """Return one picture."""
+
+
+def source_name(path: Path) -> str:
+    """Return what the atlas calls a file that nobody named: its folder and stem."""
+    return f"{path.resolve().parent.name}/{path.stem}"
 
 
 def digest(*parts: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -13,10 +14,10 @@ import click
 
 from . import query
 from .build import build
-from .cli import show, tree_lines
 from .encoders import load_encoder
-from .errors import BadInput
+from .errors import BadInput, NotBuilt
 from .evaluate import evaluate, last_results
+from .printing import show, tree_lines
 from .sql import SqlSession
 from .store import Store, quote
 
@@ -47,7 +48,9 @@ def run_demo(uri: str, *, n_proteins: int, n_cells: int, seed: int) -> None:
     made = build(store, seed=seed)
     click.echo(f"Built: {', '.join(made)}." if made else "The map is up to date.", err=True)
     measured = {} if counts.cells or made else last_results(store)
-    show_answers(store, uri, measured or evaluate(store))
+    with contextlib.suppress(NotBuilt):  # too few proteins for any truth
+        measured = measured or evaluate(store)
+    show_answers(store, uri, measured)
 
 
 def check_own(store: Store, source: str) -> None:
@@ -91,7 +94,7 @@ def own_command() -> str:
 def show_truth(measured: Mapping[str, Mapping[str, float]]) -> None:
     """Print how well neighbors and map recover what was planted, beside shuffled labels."""
     click.secho("How much of the planted truth was found  (subcell-atlas evaluate)", bold=True)
-    retrieval = measured["retrieval"]
+    retrieval, of_map = measured.get("retrieval", {}), measured.get("map", {})
     rows = [
         {
             "what": f"same {kind}: mean average precision of neighbors",
@@ -101,12 +104,12 @@ def show_truth(measured: Mapping[str, Mapping[str, float]]) -> None:
         for kind in ("complex", "localization", "compartment")
         if f"{kind}_map" in retrieval
     ]
-    levels = sorted({name.split("_")[1] for name in measured["map"] if name.startswith("level_")}, key=int)
+    levels = sorted({name.split("_")[1] for name in of_map if name.startswith("level_")}, key=int)
     rows += [
         {
-            "what": f"map, {measured['map'][f'level_{level}_systems']} systems of level {level}: mutual information",
-            "found": measured["map"][f"level_{level}_ami"],
-            "labels shuffled": measured["map"][f"level_{level}_ami_shuffled"],
+            "what": f"map, {of_map[f'level_{level}_systems']} systems of level {level}: mutual information",
+            "found": of_map[f"level_{level}_ami"],
+            "labels shuffled": of_map[f"level_{level}_ami_shuffled"],
         }
         for level in levels[:3]
     ]

@@ -38,7 +38,8 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
             if names:
                 raise
             missing.append(exc)
-        run.finish({**results.get(name, {}), "seed": seed})
+            continue
+        run.finish({**results[name], "seed": seed})
     if not results:
         raise missing[0]
     return results
@@ -46,11 +47,11 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
 
 def last_results(store: Store) -> dict[str, dict[str, float]]:
     """Return the numbers of the latest finished run of each evaluation; one that never ran is left out."""
-    results = {}
-    runs = (
-        store.read("runs", ["kind", "finished", "counts"], where="finished IS NOT NULL") if store.has("runs") else None
-    )
-    for row in runs.sort_by("finished").to_pylist() if runs is not None else ():
+    results: dict[str, dict[str, float]] = {}
+    if not store.has("runs"):
+        return results
+    runs = store.read("runs", ["kind", "finished", "counts"], where="finished IS NOT NULL")
+    for row in runs.sort_by("finished").to_pylist():
         name = row["kind"].removeprefix("evaluate ")
         if name in EVALUATIONS:
             results[name] = json.loads(row["counts"])

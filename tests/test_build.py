@@ -1,3 +1,5 @@
+"""The stages of the build, and the evaluations, against slow twins and by what a person would notice."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""The neighbor graph, the hierarchy, the names of systems and the layout."""
+
 from __future__ import annotations
 
 import networkx as nx

@@ -1,3 +1,5 @@
+"""Every command as a person would type it: answers, JSON, problems and exit codes."""
+
 from __future__ import annotations
 
 import json
@@ -148,6 +150,12 @@ def test_the_demo_does_no_work_twice_and_prints_real_answers(tmp_path, demo_atla
     assert kinds.count("evaluate map") == kinds.count("build map") == 1
     assert "subcell-atlas app --atlas" in second.stdout
     assert "S0 all proteins (20)" in second.stdout
+
+
+def test_a_demo_of_one_protein_answers_what_it_can(tmp_path):
+    tiny = ["demo", "--atlas", str(tmp_path / "atlas"), "--proteins", "1", "--cells", "2"]
+    for _ in range(2):
+        assert "S0 all proteins (1)" in run(*tiny).stdout
 
 
 def test_the_demo_refuses_an_atlas_of_other_cells(demo_atlas, tmp_path):

@@ -1,3 +1,5 @@
+"""The network against a slow twin, strict loading of weights, and what is refused."""
+
 from __future__ import annotations
 
 import numpy as np

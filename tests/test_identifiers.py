@@ -1,3 +1,5 @@
+"""Which protein a name means."""
+
 from __future__ import annotations
 
 import pyarrow as pa

@@ -1,3 +1,5 @@
+"""Cells to profiles to proteins, against a slow twin."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Questions to an atlas, against slow twins."""
+
 from __future__ import annotations
 
 from itertools import pairwise

@@ -1,3 +1,5 @@
+"""Which recipes may be mixed, and what is said when they may not."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""What is written, read back, replaced and refused."""
+
 from __future__ import annotations
 
 import json

@@ -10,7 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from subcell_atlas import query
-from subcell_atlas.store import Store
+from subcell_atlas.store import Store, quote
 
 __all__ = ["Cell", "Question", "find_hits", "read_cells", "read_map", "read_proteins", "versions"]
 
@@ -43,7 +43,7 @@ class Question:
         """The condition on proteins, as SQL; None when there is none."""
         if not self.localizations:
             return None
-        labels = ", ".join("'" + label.replace("'", "''") + "'" for label in self.localizations)
+        labels = ", ".join(quote(label) for label in self.localizations)
         return f"array_has_any(localization, [{labels}])"
 
 

@@ -1,0 +1,129 @@
+"""How the command line shows its answers: tables, the map as an indented outline, or one JSON document."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import click
+
+__all__ = ["describe", "print_json", "reply", "show", "show_map", "system_record", "tree_lines"]
+
+BRIEF = 48  # characters of a list that a table shows
+BRIEF_VECTOR = 8  # numbers of a vector that a table shows
+MOST_COLUMNS = 12  # of a printed table; wider rows are printed one below the other
+
+
+def reply(
+    document: Any,
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    as_json: bool,
+    title: str | None = None,
+) -> None:
+    """Print an answer: the whole `document` as JSON, or `columns` of `rows` as a table."""
+    if as_json:
+        print_json(document)
+    else:
+        show(rows, columns, title=title)
+
+
+def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: str | None = None) -> None:
+    """Print `columns` of `rows` as a table."""
+    if not rows:
+        click.echo("Nothing found.")
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    if len(columns) > MOST_COLUMNS:
+        for row in rows:
+            show([{"column": name, "value": row.get(name)} for name in columns], ["column", "value"], title=title)
+        return
+    table = Table(*columns, box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(brief(row.get(column))) for column in columns))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 160
+    console.print(table)
+
+
+def brief(value: object) -> str:
+    """Return a value as a cell of a printed table."""
+    formats: dict[type, Callable[[Any], str]] = {
+        type(None): lambda _: "",
+        float: lambda number: f"{number:.4g}",
+        bytes: lambda content: f"{len(content)} bytes",
+        list: brief_list,
+    }
+    return formats.get(type(value), str)(value)
+
+
+def brief_list(items: Sequence[Any]) -> str:
+    """Return a list as a cell of a printed table; of a vector only its length."""
+    if len(items) > BRIEF_VECTOR and all(isinstance(item, float) for item in items):
+        return f"{len(items)} numbers"
+    text = ", ".join(brief(item) for item in items)
+    return text if len(text) <= BRIEF else f"{text[: BRIEF - 1]}…"
+
+
+def print_json(document: Any) -> None:
+    """Print a JSON document: NaN as null, bytes as base64, times in ISO 8601."""
+    click.echo(json.dumps(plain(document), ensure_ascii=False, default=str))
+
+
+def plain(value: Any) -> Any:
+    """Return `value` with what JSON lacks replaced."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def system_record(graph: Any, system: str) -> dict[str, Any]:
+    """Return one system as the map's JSON has it."""
+    return {**graph.nodes[system], "parents": sorted(graph.predecessors(system))}
+
+
+def describe(system: Mapping[str, Any]) -> str:
+    """Return a system in a few words."""
+    name = "all proteins" if system["level"] == 0 else system["term_name"] or "unnamed"
+    return f"{system['system_id']} {name} ({system['size']})"
+
+
+def show_map(graph: Any, *, as_json: bool) -> None:
+    """Print every system, as JSON or as an indented tree; one with two parents stands under both."""
+    if as_json:
+        print_json({"systems": [system_record(graph, system) for system in graph]})
+        return
+    for line in tree_lines(graph):
+        click.echo(line)
+
+
+def tree_lines(graph: Any, *, depth: int = 99) -> list[str]:
+    """Return the map as indented lines, `depth` levels of it, large systems first."""
+    lines: list[str] = []
+
+    def visit(system: str, indent: int) -> None:
+        node = graph.nodes[system]
+        p = f"  p {node['p_adjusted']:.0e}" if node["p_adjusted"] is not None and node["level"] else ""
+        lines.append(f"{'  ' * indent}{describe(node)}{p}")
+        if indent < depth:
+            for child in sorted(graph.successors(system), key=lambda c: (-graph.nodes[c]["size"], c)):
+                visit(child, indent + 1)
+
+    for root in [node for node in graph if graph.in_degree(node) == 0]:
+        visit(root, 0)
+    return lines
