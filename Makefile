@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "Installing into .venv; this takes a few minutes the first time."
 	@$(PYTHON) -m venv .venv
 	@$(PIP) torch
-	@$(PIP) --editable '.[dev,anndata]'
+	@$(PIP) --editable '.[dev,anndata,timm]'
 	@touch $@
 
 demo: $(STAMP) ## Make ./atlas of a simulated proteome and ask it a few questions

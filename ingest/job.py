@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+from subcell_atlas.encoders.guards import swapped_channels
 from tqdm import tqdm
 
+from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
 from subcell_atlas.errors import AtlasError
 from subcell_atlas.profiles import vector_array
@@ -42,14 +44,18 @@ __all__ = ["Counts", "Options", "ingest_pictures"]
 
 COMMIT_CELLS = 2048  # measured: commits of a few thousand rows write as fast as larger ones
 CHUNK = 8  # pictures a worker takes at a time
+N_CHECKED = 2  # crops whose embedding is compared with float32's; more would take long on a processor
 MIN_FOR_WORKERS = 32  # fewer pictures than this are prepared here: starting processes would take longer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How to run. `workers` 0 prepares pictures in this process; None takes one a core."""
+    """How to run.
 
-    batch_size: int = 64
+    `workers` 0 prepares pictures in this process, None takes one a core; `batch_size` None embeds as many as fit.
+    """
+
+    batch_size: int | None = None
     workers: int | None = None
     masking: str = "cell"
     pixel_size_um: float = HPA_PIXEL_SIZE_UM
@@ -88,7 +94,7 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
     )
     run = Run.start(store, kind="ingest", recipe=recipe)
     store.ensure("rejects")
-    writer = Writer(store, encoder, recipe, run.run_id, source.name, options.batch_size)
+    writer = Writer(store, encoder, recipe, run.run_id, source.name, options.batch_size or encoder.batch_size())
     try:
         with Progress(len(source), shown=options.progress) as progress:
             for prepared in prepared_pictures(plan, options.workers):
@@ -154,6 +160,7 @@ class Writer:
     _crops: list[np.ndarray] = field(default_factory=list)  # of the pictures waiting, not embedded yet
     _rejects: dict[str, str] = field(default_factory=dict)
     _image_of: dict[str, str] = field(default_factory=dict)  # picture_id -> image_id, of this run
+    _looked_at: bool = False  # whether the first crops were checked
 
     def take(self, prepared: Prepared) -> None:
         """Take one picture; embed and commit when there is enough."""
@@ -180,8 +187,18 @@ class Writer:
 
     def _embed(self, *, at_least: int) -> None:
         while len(self._crops) >= at_least and self._crops:
-            self._embedded.append(self.encoder.embed(np.stack(self._crops[: self.batch_size])))
+            crops = np.stack(self._crops[: self.batch_size])
+            if not self._looked_at:
+                self._look_at(crops)
+            self._embedded.append(self.encoder.embed(crops))
             del self._crops[: self.batch_size]
+
+    def _look_at(self, crops: np.ndarray) -> None:
+        """Look at the first batch: whether the precision suits it, and whether the channels are what they are said."""
+        self._looked_at = True
+        self.encoder.check_precision(crops[:N_CHECKED])
+        if warning := swapped_channels(crops, self.encoder.spec.channels):
+            tqdm.write(warning, file=sys.stderr)
 
     def finish(self) -> None:
         """Write the rest, and forget the rejects of earlier runs over this source: those that stand were found anew."""
@@ -195,8 +212,12 @@ class Writer:
         n_rows = list(accumulate(len(prepared.rows) for prepared in self._waiting))
         whole = self._waiting[: sum(n <= n_embedded for n in n_rows)]
         if whole:
-            rows = [row for prepared in whole for row in prepared.rows]
+            rows = [dict(row) for prepared in whole for row in prepared.rows]
             vectors = np.concatenate(self._embedded)
+            if self.encoder.has_heads:
+                probabilities = self.encoder.localize_embeddings(vectors[: len(rows)])
+                for row, of_cell in zip(rows, probabilities.tolist(), strict=True):
+                    row["predicted_localization"] = name_localizations(of_cell)
             self.store.replace_cells(
                 cells_table(rows, vectors[: len(rows)], self.run_id),
                 [prepared.picture_id for prepared in whole if prepared.picture_id],
@@ -220,7 +241,7 @@ def cells_table(rows: Sequence[Mapping[str, Any]], vectors: np.ndarray, run_id: 
     """Join the columns of cells with their embeddings (n, dim)."""
     columns = {}
     for name, kind in TABLES["cells"].items():
-        if name not in ("embedding", "run_id", "predicted_localization"):
+        if name not in ("embedding", "run_id"):
             columns[name] = pa.array([row.get(name) for row in rows], kind)
     columns["run_id"] = pa.array([run_id] * len(rows))
     columns["embedding"] = vector_array(vectors)

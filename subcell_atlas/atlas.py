@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from . import query
-from .encoders import ENCODERS, load_encoder
 from .encoders.specs import HPA_PIXEL_SIZE_UM
-from .errors import BadInput, BadWeights
+from .errors import BadInput
 from .images.crops import cut_cells
 from .sql import SqlSession
 from .store import Store, default_uri
@@ -68,30 +67,32 @@ class Atlas:
         k: int = 10,
         where: str | None = None,
         cell_line: str | None = None,
+        encoder: str | None = None,
         weights: Sequence[str] = (),
     ) -> pa.Table:
         """Return the `k` proteins whose pictures are most like `picture`, the same columns as `similar`.
 
         picture: (C, H, W) raw intensities, channels in the order of the atlas's recipe (see `info`); mask: (H, W), a
         number for each cell, 0 outside. With `is_crop` the picture is one cell, else a field of view, whose cells are
-        found, embedded and averaged. `weights`: the encoder's file, when the atlas was made with one.
+        found, embedded and averaged. `weights`: the encoder's file, when the atlas was made with one that cannot be
+        fetched; `encoder`: the file that describes it, when the atlas was made with one.
         """
-        recipe = query.recipe_of_cells(self._store)
-        encoder = self._load_encoder(weights)
+        recipe = query.recipe_for_pictures(self._store)
+        loaded = self._load_encoder(encoder, weights)
         stack = np.asarray(picture)
-        if stack.ndim != 3 or len(stack) != len(encoder.spec.channels):
-            names = ", ".join(encoder.spec.channels)
+        if stack.ndim != 3 or len(stack) != len(loaded.spec.channels):
+            names = ", ".join(loaded.spec.channels)
             raise BadInput(f"A picture is (C, H, W) with the channels {names}; got shape {stack.shape}.")
         cut = cut_cells(
-            dict(zip(encoder.spec.channels, stack, strict=True)),
+            dict(zip(loaded.spec.channels, stack, strict=True)),
             None if mask is None else np.asarray(mask, np.int32),
             is_crop=is_crop,
-            masking=recipe["masking"] or "none",
+            masking=recipe.masking or "none",
             pixel_size_um=pixel_size_um,
-            crop_um=encoder.spec.crop_um,
-            crop_px=encoder.spec.crop_px,
+            crop_um=loaded.spec.crop_um,
+            crop_px=loaded.spec.crop_px,
         )
-        vector = query.vector_of_cells(self._store, encoder, cut.crops, cell_line=cell_line)
+        vector = query.vector_of_cells(self._store, loaded, cut.crops, cell_line=cell_line)
         return query.similar_to_vector(self._store, vector, k=k, where=where, cell_line=cell_line)
 
     def compare(self, gene: str, *, by: str = "cell_line") -> pa.Table:
@@ -148,13 +149,12 @@ class Atlas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _load_encoder(self, weights: Sequence[str]) -> Encoder:
-        recipe = query.recipe_of_cells(self._store)
-        name = recipe.get("encoder")
-        if name not in ENCODERS:
-            raise BadWeights(f"The atlas was made by {name!r}, which this package cannot run on a picture.")
+    def _load_encoder(self, encoder: str | None, weights: Sequence[str]) -> Encoder:
         if self._encoder is None or weights:
-            self._encoder = load_encoder(name, weights=weights, precision=recipe["precision"])
+            from .encoders.encoder import load_encoder_of
+
+            recipe = query.recipe_for_pictures(self._store)
+            self._encoder = load_encoder_of(recipe, name=encoder, weights=weights)
         return self._encoder
 
 

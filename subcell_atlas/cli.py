@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +15,10 @@ from ._version import __version__
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import AtlasError, BadInput
 from .printing import describe, print_json, reply, show, show_map, system_record
+
+if TYPE_CHECKING:
+    from .encoders import EncoderSpec
+    from .encoders.encoder import Encoder
 
 __all__ = ["ingest_command", "main"]
 
@@ -65,7 +70,28 @@ def ingest_command() -> None:
 @click.argument("manifest", type=click.Path(path_type=Path))
 @atlas_option
 @click.option("--encoder", "encoder_name", default="demo", show_default=True, help="See: subcell-atlas encoders")
-@click.option("--weights", multiple=True, type=click.Path(path_type=Path), help="A local weights file.")
+@click.option(
+    "--weights",
+    multiple=True,
+    metavar="FILE",
+    help="A local weights file, the network's first, localization heads after; 'random' for untrained weights "
+    "[default: the published ones, fetched].",
+)
+@click.option("--channels", metavar="NAME,…", help="For encoders that take any: which, in this order.")
+@click.option(
+    "--scale",
+    type=click.Choice(["native", "training"]),
+    default="native",
+    show_default=True,
+    help="Of SubCell's crops: 640 px as its authors embed, or 448 px of half the resolution as they trained.",
+)
+@click.option("--block", type=click.IntRange(1), help="Take the embedding after this block [default: the last].")
+@click.option(
+    "--pooling",
+    default="own",
+    show_default=True,
+    help="Of the tokens: own (as published), cls, patches (mean); channels for openphenom.",
+)
 @click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
 @click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True)
 @click.option(
@@ -81,36 +107,56 @@ def ingest_command() -> None:
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Of the matrix products.",
+    help="Of the network [default: the atlas's, else the fastest here that keeps the embedding].",
 )
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make it faster, for long runs on a GPU.")
+@click.option("--batch-size", type=click.IntRange(1), help="Crops at once [default: as memory allows].")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
 def ingest_images(
-    manifest: Path, uri: str | None, encoder_name: str, weights: Sequence[Path], crops: bool, source: str | None,
-    device: str | None, precision: str, **options: Any,
+    manifest: Path, uri: str | None, crops: bool, source: str | None, masking: str, pixel_size: float,
+    batch_size: int | None, workers: int | None, **encoder_options: Any,
 ) -> None:  # fmt: skip
     """Embed the fields of view or crops that a CSV lists."""
     from ingest.job import Options, ingest_pictures
     from ingest.manifest import read_manifest
 
-    from .encoders import ENCODERS, load_encoder
-    from .errors import UnknownName
     from .store import Store
 
-    if encoder_name not in ENCODERS:
-        raise UnknownName("encoder", encoder_name, ENCODERS, hint="See 'subcell-atlas encoders'.")
-    spec = ENCODERS[encoder_name]
-    rows = read_manifest(manifest, channels=spec.channels, encoder=encoder_name, crops=crops, name=source)
-    encoder = load_encoder(encoder_name, weights=weights, device=device, precision=precision)
-    if spec.note and not weights:
-        click.echo(f"Encoder {encoder_name!r}: {spec.note}.", err=True)
+    spec = chosen_spec(encoder_options.pop("encoder_name"), encoder_options)
+    rows = read_manifest(manifest, channels=spec.channels, encoder=spec.name, crops=crops, name=source)
+    encoder = chosen_encoder(spec, encoder_options, uri=resolve(uri))
     if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
         click.echo(f"No row of {manifest} names a gene: its cells will be in no profile and not on the map.", err=True)
-    options["pixel_size_um"] = options.pop("pixel_size")
-    counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, Options(**options))
+    options = Options(batch_size=batch_size, workers=workers, masking=masking, pixel_size_um=pixel_size)
+    counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, options)
     report_ingest(counts, resolve(uri))
+
+
+def chosen_spec(name: str, options: dict[str, Any]) -> EncoderSpec:
+    """Return the spec that was asked for; takes its options (channels, scale) out of `options`."""
+    from .encoders import find_spec
+
+    spec = find_spec(name).at_scale(options.pop("scale"))
+    channels = options.pop("channels")
+    return spec.with_channels([part.strip() for part in channels.split(",")]) if channels else spec
+
+
+def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> Encoder:
+    """Load the encoder that was asked for, in the precision of the atlas at `uri` unless another is asked for."""
+    from .encoders.encoder import Readout, load_encoder
+    from .errors import AtlasNotFound
+    from .store import Store
+
+    with contextlib.suppress(AtlasNotFound):
+        stored = Store.open(uri).recipe("cells", "embedding")
+        if stored is not None and stored.encoder == spec.name:
+            options["precision"] = options["precision"] or stored.precision
+    if spec.note and not options["weights"]:
+        click.echo(f"Encoder {spec.name!r}: {spec.note}.", err=True)
+    if "random" in options["weights"]:
+        click.echo(f"Encoder {spec.name!r}: random weights, which have learned nothing.", err=True)
+    readout = Readout(block=options.pop("block"), pooling=options.pop("pooling"))
+    return load_encoder(spec, readout=readout, **options)
 
 
 @ingest_command.command("embeddings")
@@ -186,10 +232,11 @@ def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> Non
 )
 @click.option("--field", is_flag=True, help="The picture is a field of view, not one cell: its cells are found.")
 @click.option("--mask", type=click.Path(path_type=Path), help="Of the picture: a number for each cell, 0 outside.")
-@click.option("--weights", multiple=True, type=click.Path(path_type=Path), help="The atlas's encoder, for --image.")
+@click.option("--encoder", metavar="FILE", help="For --image: the file that describes the atlas's encoder.")
+@click.option("--weights", multiple=True, metavar="FILE", help="For --image: the atlas's encoder's.")
 def similar(
     genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], pixel_size: float,
-    field: bool, mask: Path | None, weights: Sequence[Path], **options: Any,
+    field: bool, mask: Path | None, encoder: str | None, weights: Sequence[str], **options: Any,
 ) -> None:  # fmt: skip
     """Find the proteins that look most like the named ones, or like a picture."""
     from .atlas import open_atlas
@@ -206,7 +253,8 @@ def similar(
                 pixel_size_um=pixel_size,
                 is_crop=not field,
                 mask=read_mask(mask) if mask else None,
-                weights=[str(path) for path in weights],
+                encoder=encoder,
+                weights=weights,
                 **options,
             )
         else:
@@ -349,24 +397,41 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed:
 @main.command("encoders")
 @json_option
 def encoders_command(as_json: bool) -> None:
-    """List the encoders: channels, length of the embedding, licence, where the weights are."""
-    from .encoders.specs import ENCODERS, SUBCELL_BUCKET
+    """List the encoders: channels, size, length of the embedding, licence, and whether the weights are here."""
+    from .encoders.fetch import cache_folder, cached_path
+    from .encoders.specs import ENCODERS
 
-    rows: list[dict[str, Any]] = [
-        {
-            "name": spec.name,
-            "channels": list(spec.channels),
-            "dim": spec.dim,
-            "licence": spec.licence,
-            "weights": spec.weights_url,
-            "note": spec.note,
-        }
-        for spec in ENCODERS.values()
-    ]
-    shown = [{**row, "weights": (row["weights"] or row["note"]).rpartition("/")[2]} for row in rows]
-    reply({"encoders": rows}, shown, ["name", "channels", "dim", "licence", "weights"], as_json=as_json)
+    rows: list[dict[str, Any]] = []
+    for spec in ENCODERS.values():
+        files = [file.url for file in (spec.weights, *spec.heads) if file is not None]
+        if spec.seed is not None:
+            weights = "built in"
+        elif not files:
+            weights = "your own"
+        else:
+            weights = "here" if all(cached_path(url).is_file() for url in files) else "fetched when first used"
+        rows.append(
+            {
+                "name": spec.name,
+                "channels": list(spec.channels),
+                "million_parameters": round(spec.network.n_parameters / 1e6, 1),
+                "dim": spec.dim,
+                "crop": f"{spec.crop_px} px, {spec.crop_um:.0f} µm",
+                "licence": spec.licence,
+                "weights": weights,
+                "files": files,
+                "origin": spec.origin,
+                "note": spec.note,
+            }
+        )
+    columns = ["name", "channels", "million_parameters", "dim", "crop", "licence", "weights"]
+    reply({"encoders": rows}, rows, columns, as_json=as_json)
     if not as_json:
-        click.echo(f"Download weights from {SUBCELL_BUCKET} and give the file with --weights.")
+        for row in rows:
+            if row["note"]:
+                click.echo(f"{row['name']}: {row['note']}.")
+        click.echo("timm:NAME is any vision transformer of timm; FILE.toml describes a network of your own.")
+        click.echo(f"Fetched weights are kept in {cache_folder()} ($SUBCELL_ATLAS_CACHE).")
 
 
 @main.command()

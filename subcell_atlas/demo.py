@@ -39,7 +39,7 @@ def run_demo(uri: str, *, n_proteins: int, n_cells: int, seed: int) -> None:
     store = Store.create(uri)
     source = SimulatedSource(make_proteome(n_proteins, seed=seed), n_cells)
     check_own(store, source.name)
-    encoder = load_encoder("demo")
+    encoder = load_encoder("demo", precision="float32")  # the same numbers on every machine
     click.echo(f"A simulated proteome: {n_proteins} made-up proteins, {n_cells} cells each, seed {seed}.", err=True)
     click.echo(f"Encoder 'demo': {encoder.spec.note}.", err=True)
     write_truth(store, source)

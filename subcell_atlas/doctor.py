@@ -10,8 +10,11 @@ from dataclasses import dataclass
 
 __all__ = ["Check", "check_machine"]
 
+ENCODER = "subcell-rybg-mae"  # the one that is timed
+PROTEOME_CELLS = 1_200_000  # about as many as the Human Protein Atlas shows
+OVERNIGHT = PROTEOME_CELLS / (12 * 3600)  # crops a second
 NEEDED = ("lancedb", "pylance", "torch", "pyarrow", "duckdb", "streamlit", "umap-learn", "networkx")
-OPTIONAL = {"anndata": "h5ad files"}
+OPTIONAL = {"anndata": "h5ad files", "timm": "the encoders timm:NAME"}
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Check:
 
 
 def check_machine() -> list[Check]:
-    """Look at Python, packages, processor and GPU."""
+    """Look at Python, packages, processor and GPU, and time a block of SubCell."""
     checks = [Check("python", "ok", f"{platform.python_version()} ({sys.executable})")]
     checks += [check_package(name, f"pip install {name}", "missing") for name in NEEDED]
     checks += [
@@ -34,6 +37,7 @@ def check_machine() -> list[Check]:
     ]
     checks.append(Check("processor", "ok", f"{os.cpu_count()} cores, {platform.machine()}"))
     checks.append(check_gpu())
+    checks.append(check_encoder())
     return checks
 
 
@@ -55,3 +59,34 @@ def check_gpu() -> Check:
         memory = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Check("gpu", "ok", f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
     return Check("gpu", "note", "none: encoders run on the processor", "a CUDA build of torch, where there is a GPU")
+
+
+def check_encoder() -> Check:
+    """Say how fast SubCell can be expected to run here, and whether its weights are here."""
+    try:
+        from .encoders.encoder import choose_device, default_precision
+        from .encoders.fetch import cached_path
+        from .encoders.specs import ENCODERS
+        from .encoders.speed import expected_speed
+    except ImportError as exc:
+        return Check(ENCODER, "missing", f"cannot be run: {exc}", f"pip install {exc.name}")
+    spec, device = ENCODERS[ENCODER], choose_device(None)
+    precision = default_precision(device)
+    try:
+        rate = expected_speed(spec, device, precision)
+    except (RuntimeError, MemoryError) as exc:
+        return Check(ENCODER, "missing", f"a trial failed: {str(exc).splitlines()[0]}", "more memory")
+    assert spec.weights is not None
+    here = "here" if cached_path(spec.weights.url).is_file() else "not here yet (fetched when first used)"
+    found = (
+        f"about {rate:.3g} crops/s of {spec.crop_px} px on {device} in {precision}, "
+        f"a proteome of {PROTEOME_CELLS:,} cells in {in_words(PROTEOME_CELLS / rate)}; weights {here}"
+    )
+    fix = "" if rate >= OVERNIGHT else "a GPU embeds a proteome overnight"
+    return Check(ENCODER, "ok" if rate >= OVERNIGHT else "note", found, fix)
+
+
+def in_words(seconds: float) -> str:
+    """Return a long time in hours or days."""
+    hours = seconds / 3600
+    return f"{hours:.0f} hours" if hours < 48 else f"{hours / 24:.0f} days"

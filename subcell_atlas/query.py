@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from .identifiers import find_protein
 from .profiles import vectors_of
+from .recipe import Recipe
 from .store import Store, one_of, quote
 
 if TYPE_CHECKING:
@@ -168,18 +169,24 @@ def recipe_of_cells(store: Store) -> dict[str, Any]:
     return store.metadata("cells").get("recipes", {}).get("embedding") or {}
 
 
+def recipe_for_pictures(store: Store) -> Recipe:
+    """Return the recipe by which a picture is to be embedded; raise NotBuilt or RecipeMismatch when there is none."""
+    stored = store.recipe("cells", "embedding")
+    if stored is None:
+        raise NotBuilt("The atlas holds no cells to compare a picture with.")
+    if stored.masking is None:
+        raise RecipeMismatch("This atlas was made from ready-made vectors: how to embed a picture is not known to it.")
+    return stored
+
+
 def vector_of_cells(store: Store, encoder: Encoder, crops: np.ndarray, *, cell_line: str | None) -> np.ndarray:
     """Embed crops (N, C, H, W) that are not in the atlas and return their mean (dim,), centred like the proteins.
 
     The center is the mean of the atlas (of `cell_line` when given): the plate of a new picture is not known to it.
     Raise RecipeMismatch when `encoder` is not the atlas's.
     """
-    stored = store.recipe("cells", "embedding")
-    if stored is None:
-        raise NotBuilt("The atlas holds no cells to compare a picture with.")
-    if stored.encoder == "ready-made" or stored.masking is None:
-        raise RecipeMismatch("This atlas was made from ready-made vectors: how to embed a picture is not known to it.")
-    stored.check_same(encoder.recipe(masking=stored.masking), here="this atlas", there="This encoder")
+    stored = recipe_for_pictures(store)
+    stored.check_same(encoder.recipe(masking=stored.masking or "none"), here="this atlas", there="This encoder")
     where = f"cell_line = {quote(cell_line)}" if cell_line else None
     if cell_line:
         check_cell_line(store, cell_line)

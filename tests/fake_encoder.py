@@ -37,6 +37,14 @@ class FakeEncoder:
     def recipe(self, *, masking: str) -> Recipe:
         return Recipe(encoder=self.spec.name, dim=len(CHANNELS), channels=CHANNELS, masking=masking)
 
+    has_heads = False
+
+    def batch_size(self) -> int:
+        return 64
+
+    def check_precision(self, crops: np.ndarray) -> float:
+        return 1.0
+
     def embed(self, crops: np.ndarray) -> np.ndarray:
         self.n_calls += 1
         if self.n_calls == self._interrupt_at:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .specs import ENCODERS, EncoderSpec
+from .specs import ENCODERS, EncoderSpec, find_spec
 
 if TYPE_CHECKING:
     from .encoder import Encoder
 
-__all__ = ["ENCODERS", "EncoderSpec", "load_encoder"]
+__all__ = ["ENCODERS", "EncoderSpec", "find_spec", "load_encoder"]
 
 
-def load_encoder(
-    name: str, *, weights: str | Path | Sequence[str | Path] = (), device: str | None = None, precision: str = "float32"
-) -> Encoder:
-    """Return the encoder `name` with `weights`: local files, the network's first (see `encoders.encoder`)."""
+def load_encoder(name: str | EncoderSpec, **options: Any) -> Encoder:
+    """Return the encoder `name`; for the options see `encoders.encoder.load_encoder`."""
     from . import encoder
 
-    return encoder.load_encoder(name, weights=weights, device=device, precision=precision)
+    return encoder.load_encoder(name, **options)

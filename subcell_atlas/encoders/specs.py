@@ -5,13 +5,24 @@ Facts about SubCell: the configuration files and model list of CellProfiling/Sub
 
 from __future__ import annotations
 
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
 
-__all__ = ["ENCODERS", "EncoderSpec", "NetworkConfig"]
+from ..errors import BadInput, UnknownName
+
+__all__ = ["CHANNELS", "ENCODERS", "EncoderSpec", "NetworkConfig", "Published", "find_spec", "read_spec"]
 
 HPA_PIXEL_SIZE_UM = 0.0800885  # the pixel size of SubCell's training pictures
 SUBCELL_CROP_PX = 640  # what the authors embed: 640 px at the native pixel size, without resizing
+TRAINING_CROP_PX = 448  # what they trained with: 896 px, brought to half the size
+SUBCELL_CROP_UM = SUBCELL_CROP_PX * HPA_PIXEL_SIZE_UM
 SUBCELL_BUCKET = "https://czi-subcell-public.s3.us-west-2.amazonaws.com/models/"
+CHANNELS = ("microtubules", "er", "nucleus", "protein")
+TIMM = "timm:"  # prefix of the names of timm's networks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +49,73 @@ class NetworkConfig:
         """Patches along one side of a picture of `image_size`."""
         return self.image_size // self.patch_size
 
+    @property
+    def n_parameters(self) -> int:
+        """How many numbers the weights are, without localization heads."""
+        side = self.width
+        embedding = side * self.n_channels * self.patch_size**2 + side * (self.grid**2 + 3)
+        block = 4 * side**2 + 2 * side * self.mlp_width + 9 * side + self.mlp_width
+        pooler = 2 * self.pooler_width * (side + 1) + self.pooler_heads * (self.pooler_width + 1)
+        return embedding + self.n_blocks * block + 2 * side + pooler
+
+    any_size: ClassVar[bool] = True  # positions are interpolated for other sizes
+    any_channels: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenPhenomConfig:
+    """The shape of OpenPhenom, a channel-agnostic ViT-S/16 (arXiv:2404.10242)."""
+
+    n_channels: int
+    image_size: int = 256
+    patch_size: int = 16
+    width: int = 384
+    n_blocks: int = 12
+    n_heads: int = 6
+    mlp_width: int = 1536
+    max_channels: int = 11
+    n_parameters: int = 22_459_776  # of the encoder; the file holds a decoder as well
+
+    @property
+    def dim(self) -> int:
+        """Length of the embedding."""
+        return self.width
+
+    any_size: ClassVar[bool] = False
+    any_channels: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmConfig:
+    """The shape of a vision transformer of timm that sees each channel as a gray picture."""
+
+    timm_name: str
+    n_channels: int
+    image_size: int
+    patch_size: int
+    width: int
+    n_blocks: int
+    n_parameters: int
+
+    @property
+    def dim(self) -> int:
+        """Length of the embedding: those of the channels, joined."""
+        return self.n_channels * self.width
+
+    any_size: ClassVar[bool] = False
+    any_channels: ClassVar[bool] = True
+
+
+AnyConfig = NetworkConfig | OpenPhenomConfig | TimmConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A weights file that its authors offer. `sha256` is None where it is not known."""
+
+    url: str
+    sha256: str | None = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec:
@@ -47,11 +125,12 @@ class EncoderSpec:
     channels: tuple[str, ...]  # in the order the network was trained with
     crop_px: int
     pixel_size_um: float
-    network: NetworkConfig
+    network: AnyConfig
     licence: str
     origin: str
-    weights_url: str | None  # None: no weights to fetch; they are made from `seed`
-    seed: int | None = None
+    weights: Published | None = None
+    heads: tuple[Published, ...] = ()  # classifiers of localization
+    seed: int | None = None  # the weights are made from it; there are none to fetch
     note: str = ""
 
     @property
@@ -64,14 +143,42 @@ class EncoderSpec:
         """Side of the crop in µm."""
         return self.crop_px * self.pixel_size_um
 
+    def at_scale(self, scale: str) -> EncoderSpec:
+        """Return the spec for crops at another scale.
+
+        native: as the authors embed, 640 px of 0.08 µm; training: as they trained, 448 px of 0.16 µm.
+        """
+        if scale == "native":
+            return self
+        if scale != "training" or self.crop_px != SUBCELL_CROP_PX:
+            allowed = ["native", "training"] if self.crop_px == SUBCELL_CROP_PX else ["native"]
+            raise UnknownName(f"scale of {self.name!r}", scale, allowed)
+        return dataclasses.replace(self, crop_px=TRAINING_CROP_PX, pixel_size_um=2 * HPA_PIXEL_SIZE_UM)
+
+    def with_channels(self, channels: Sequence[str]) -> EncoderSpec:
+        """Return the spec for other channels, for encoders that take any."""
+        if tuple(channels) == self.channels:
+            return self
+        if not self.network.any_channels:
+            raise BadInput(f"{self.name!r} takes the channels {', '.join(self.channels)}, not {', '.join(channels)}.")
+        for name in channels:
+            if name not in CHANNELS:
+                raise UnknownName("channel", name, CHANNELS)
+        if not channels or len(set(channels)) < len(channels):
+            raise BadInput("Name at least one channel, and each once.")
+        network = dataclasses.replace(self.network, n_channels=len(channels))
+        return dataclasses.replace(self, channels=tuple(channels), network=network)
+
 
 def subcell(channels: str, variant: str) -> EncoderSpec:
     """Return the spec of a published SubCell encoder: `channels` by letter, `variant` mae or vit."""
     names = {"r": "microtubules", "y": "er", "b": "nucleus", "g": "protein"}
     files = {"rybg": "all_channels", "rbg": "MT-DNA-Protein", "ybg": "ER-DNA-Protein", "bg": "DNA-Protein"}
     suffix = {"mae": "MAE-CellS-ProtS-Pool", "vit": "ViT-ProtS-Pool"}[variant]
+    heads = f"{files[channels]}_{variant.upper() if variant == 'mae' else 'ViT'}_MLP_classifier"
+    name = f"subcell-{channels}-{variant}"
     return EncoderSpec(
-        name=f"subcell-{channels}-{variant}",
+        name=name,
         channels=tuple(names[letter] for letter in channels),
         crop_px=SUBCELL_CROP_PX,
         pixel_size_um=HPA_PIXEL_SIZE_UM,
@@ -87,23 +194,60 @@ def subcell(channels: str, variant: str) -> EncoderSpec:
         ),
         licence="MIT",
         origin="Gupta et al., bioRxiv 10.1101/2024.12.06.627299",
-        weights_url=f"{SUBCELL_BUCKET}{files[channels]}_{suffix}.pth",
+        weights=Published(url=f"{SUBCELL_BUCKET}{files[channels]}_{suffix}.pth", sha256=KNOWN_SHA256.get(name)),
+        heads=(Published(url=f"{SUBCELL_BUCKET}{heads}/{heads}_seed_0.pth"),),  # the one that the authors' tool uses
     )
 
 
+def larger(name: str, *, width: int, n_blocks: int, mlp_width: int) -> EncoderSpec:
+    """Return the spec of a network of SubCell's design in a size of "ViTally Consistent", with patches of 8 px."""
+    return EncoderSpec(
+        name=name,
+        channels=CHANNELS,
+        crop_px=TRAINING_CROP_PX,
+        pixel_size_um=2 * HPA_PIXEL_SIZE_UM,
+        network=NetworkConfig(
+            n_channels=4,
+            image_size=448,
+            patch_size=8,
+            width=width,
+            n_blocks=n_blocks,
+            n_heads=16,
+            mlp_width=mlp_width,
+            pooler_width=512,
+        ),
+        licence="that of the weights",
+        origin="sizes of Kenyon-Dean et al., arXiv:2411.02572",
+        note="SubCell's design, larger: nobody has published weights, bring your own",
+    )
+
+
+KNOWN_SHA256 = {"subcell-ybg-mae": "ed8c22b42e1b0665b2363e7a1ae56b42a8a93ac93203bb89a13b6be7ad878e51"}
+
 DEMO = EncoderSpec(
     name="demo",
-    channels=("microtubules", "er", "nucleus", "protein"),
+    channels=CHANNELS,
     crop_px=128,
-    pixel_size_um=SUBCELL_CROP_PX * HPA_PIXEL_SIZE_UM / 128,  # the same field as SubCell's crop, coarser
+    pixel_size_um=SUBCELL_CROP_UM / 128,  # the same field as SubCell's crop, coarser
     network=NetworkConfig(
         n_channels=4, image_size=128, patch_size=8, width=192, n_blocks=4, n_heads=6, mlp_width=768, pooler_width=128
     ),
     licence="MIT",
     origin="this package",
-    weights_url=None,
     seed=20241206,
     note="a small network for demonstration, not SubCell: random weights, aimed by hand, that have learned nothing",
+)
+
+OPENPHENOM = EncoderSpec(
+    name="openphenom",
+    channels=CHANNELS,
+    crop_px=256,
+    pixel_size_um=SUBCELL_CROP_UM / 256,  # the same field as SubCell's crop
+    network=OpenPhenomConfig(n_channels=4),
+    licence="Recursion Non-Commercial EULA",
+    origin="Kraus et al., arXiv:2404.10242; huggingface.co/recursionpharma/OpenPhenom",
+    weights=Published(url="https://huggingface.co/recursionpharma/OpenPhenom/resolve/main/model.safetensors"),
+    note="weights for non-commercial use only; made for Cell Painting, takes any 1 to 11 channels",
 )
 
 ENCODERS: dict[str, EncoderSpec] = {
@@ -111,5 +255,73 @@ ENCODERS: dict[str, EncoderSpec] = {
     for spec in (
         DEMO,
         *(subcell(channels, variant) for channels in ("rybg", "rbg", "ybg", "bg") for variant in ("mae", "vit")),
+        OPENPHENOM,
+        larger("vit-large-8", width=1024, n_blocks=24, mlp_width=4096),
+        larger("vit-giant-8", width=1664, n_blocks=48, mlp_width=8192),
     )
 }
+
+
+def find_spec(name: str) -> EncoderSpec:
+    """Return the spec that `name` means: one of `ENCODERS`, `timm:NAME`, or a TOML file (see `read_spec`)."""
+    if name in ENCODERS:
+        return ENCODERS[name]
+    if name.startswith(TIMM):
+        from .timm_vit import timm_spec
+
+        return timm_spec(name.removeprefix(TIMM))
+    if name.endswith(".toml"):
+        return read_spec(Path(name))
+    raise UnknownName("encoder", name, [*ENCODERS, f"{TIMM}NAME", "FILE.toml"], hint="See 'subcell-atlas encoders'.")
+
+
+def read_spec(path: Path) -> EncoderSpec:
+    """Read the spec of an encoder of SubCell's design, with other sizes or channels, from a TOML file.
+
+    Keys: name, channels, crop_px, pixel_size_um, licence, origin; and a table `network` with the fields of
+    `NetworkConfig` (n_channels follows from the channels). Raise BadInput naming the key that is wrong.
+    """
+    try:
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise BadInput(f"The encoder's description {str(path)!r} cannot be read: {exc}") from None
+    network = found.pop("network", None)
+    if not isinstance(network, dict):
+        raise BadInput(f"{str(path)!r} lacks the table [network] with {', '.join(SHAPE_KEYS)}.")
+    check_keys(found, SPEC_KEYS, path)
+    check_keys(network, SHAPE_KEYS, path)
+    if found["name"] in ENCODERS or found["name"].startswith(TIMM):
+        raise BadInput(f"{str(path)!r} calls itself {found['name']!r}, which is another encoder; give it a name.")
+    for channel in found["channels"]:
+        if channel not in CHANNELS:
+            raise UnknownName("channel", str(channel), CHANNELS)
+    shape = NetworkConfig(n_channels=len(found["channels"]), **network)
+    if shape.width % shape.n_heads or shape.image_size % shape.patch_size or found["crop_px"] % shape.patch_size:
+        msg = f"In {str(path)!r} width must be a multiple of n_heads, image_size and crop_px of patch_size."
+        raise BadInput(msg)
+    return EncoderSpec(**{**found, "channels": tuple(found["channels"])}, network=shape, note=f"described in {path}")
+
+
+SPEC_KEYS: dict[str, type] = {
+    "name": str, "channels": list, "crop_px": int, "pixel_size_um": float, "licence": str, "origin": str,
+}  # fmt: skip
+SHAPE_KEYS: dict[str, type] = {
+    "image_size": int, "patch_size": int, "width": int, "n_blocks": int, "n_heads": int, "mlp_width": int,
+    "pooler_width": int, "pooler_heads": int,
+}  # fmt: skip
+
+KINDS = {str: "a text", list: "a list", int: "a whole number above 0", float: "a number above 0"}
+
+
+def check_keys(found: Mapping[str, Any], wanted: Mapping[str, type], path: Path) -> None:
+    """Raise BadInput naming the first key that is missing, unknown or of another type; numbers must be positive."""
+    for key, kind in wanted.items():
+        if key not in found:
+            raise BadInput(f"{str(path)!r} lacks {key!r}.")
+        value = found[key]
+        fits = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+        if not fits or (isinstance(value, int | float) and value <= 0):
+            raise BadInput(f"In {str(path)!r} {key!r} is {value!r}; it must be {KINDS[kind]}.")
+    for key in found:
+        if key not in wanted:
+            raise UnknownName(f"key of {str(path)!r}", key, wanted)

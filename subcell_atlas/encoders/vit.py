@@ -8,15 +8,41 @@ ViT-B/16 and any smaller or larger configuration of it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .network import OWN, Network, min_max
 from .specs import NetworkConfig
 
-__all__ = ["SubCellNetwork"]
+__all__ = ["LocalizationHead", "SubCellNetwork"]
 
 LAYER_NORM_EPS = 1e-12  # as in the published configuration
+HEAD_WIDTHS = (512, 256)
+
+# our module path -> the published names that make it, in order; `N` stands for the number of a block
+PUBLISHED_NAMES = {
+    "class_token": ("encoder.embeddings.cls_token",),
+    "positions": ("encoder.embeddings.position_embeddings",),
+    "patches": ("encoder.embeddings.patch_embeddings.projection",),
+    "blocks.N.norm_before": ("encoder.encoder.layer.N.layernorm_before",),
+    "blocks.N.attention.qkv": (
+        "encoder.encoder.layer.N.attention.attention.query",
+        "encoder.encoder.layer.N.attention.attention.key",
+        "encoder.encoder.layer.N.attention.attention.value",
+    ),
+    "blocks.N.attention.output": ("encoder.encoder.layer.N.attention.output.dense",),
+    "blocks.N.norm_after": ("encoder.encoder.layer.N.layernorm_after",),
+    "blocks.N.mlp_in": ("encoder.encoder.layer.N.intermediate.dense",),
+    "blocks.N.mlp_out": ("encoder.encoder.layer.N.output.dense",),
+    "norm": ("encoder.layernorm",),
+    "pooler.content": ("pool_model.attention_v.1",),
+    "pooler.gate": ("pool_model.attention_u.1",),
+    "pooler.score": ("pool_model.attention",),
+}
 
 
 class Attention(nn.Module):
@@ -25,19 +51,25 @@ class Attention(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.n_heads = config.n_heads
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(config.width, config.width)
-        self.value = nn.Linear(config.width, config.width)
+        self.qkv = nn.Linear(config.width, 3 * config.width)  # query, key and value at once
         self.output = nn.Linear(config.width, config.width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, T, width) to the same shape."""
-        query, key, value = (
-            layer(tokens).reshape(*tokens.shape[:2], self.n_heads, -1).transpose(1, 2)  # (B, heads, T, head width)
-            for layer in (self.query, self.key, self.value)
-        )
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = functional.scaled_dot_product_attention(*self.split(tokens))  # (B, heads, T, head width)
         return self.output(mixed.transpose(1, 2).flatten(-2))  # (B, T, width)
+
+    def split(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return query, key and value, (B, heads, T, head width) each."""
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.n_heads, -1))  # (B, T, 3, heads, head width)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        return query, key, value
+
+    def of_class_token(self, tokens: Tensor) -> Tensor:
+        """Return how much the class token attends to each token, (B, heads, T); sums to 1 over the tokens."""
+        query, key, _ = self.split(tokens)
+        scores = query[:, :, :1] @ key.transpose(-2, -1) / query.shape[-1] ** 0.5  # (B, heads, 1, T)
+        return scores.squeeze(2).float().softmax(dim=-1)
 
 
 class Block(nn.Module):
@@ -68,13 +100,19 @@ class GatedAttentionPooler(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (B, T, width) to (B, heads * width)."""
+        return (self.attention(tokens).to(tokens.dtype) @ tokens).flatten(1)
+
+    def attention(self, tokens: Tensor) -> Tensor:
+        """Return how much each head looks at each token, (B, heads, T) float32; sums to 1 over the tokens."""
         gated = torch.tanh(self.content(tokens)) * functional.gelu(self.gate(tokens))
-        weights = self.score(gated).transpose(1, 2).softmax(dim=-1)  # (B, heads, T)
-        return (weights @ tokens).flatten(1)
+        return self.score(gated).transpose(1, 2).float().softmax(dim=-1)
 
 
-class SubCellNetwork(nn.Module):
-    """Crops in, embeddings out; no normalization of the pictures (see `encoders.encoder`)."""
+class SubCellNetwork(Network):
+    """Crops in, embeddings out."""
+
+    own_pooling = "gated attention"
+    normalization = "joint min-max over channels, after masking"
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -86,15 +124,41 @@ class SubCellNetwork(nn.Module):
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.pooler = GatedAttentionPooler(config)
 
-    def forward(self, crops: Tensor) -> Tensor:
-        """Map crops (B, C, H, W), normalized, H and W multiples of the patch, to embeddings (B, dim)."""
-        patches = self.patches(crops)  # (B, width, H / patch, W / patch)
-        positions = self.positions_for(patches.shape[-2], patches.shape[-1])
-        tokens = torch.cat([self.class_token.expand(len(crops), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = tokens + positions
-        for block in self.blocks:
+    @staticmethod
+    def published_names(name: str) -> tuple[str, ...]:
+        """Return the published names of one of our parameters, such as `blocks.3.mlp_in.weight`."""
+        if name in PUBLISHED_NAMES:
+            return PUBLISHED_NAMES[name]
+        module, _, leaf = name.rpartition(".")
+        parts = module.split(".")
+        number = parts[1] if parts[0] == "blocks" else ""
+        if number:
+            parts[1] = "N"
+        return tuple(f"{key.replace('.N.', f'.{number}.')}.{leaf}" for key in PUBLISHED_NAMES[".".join(parts)])
+
+    @property
+    def poolings(self) -> Mapping[str, int]:
+        """See Network."""
+        return {OWN: self.config.dim, "cls": self.config.width, "patches": self.config.width}
+
+    def normalize(self, crops: Tensor) -> Tensor:
+        """Scale each crop by the minimum and maximum over all its channels together."""
+        return min_max(crops)
+
+    def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the tokens (B, 1 + patches, width) after each of `blocks`; H and W are multiples of the patch."""
+        tokens = self.embed_patches(pixels)
+        for number, block in enumerate(self.blocks[: blocks[-1]], start=1):
             tokens = block(tokens)
-        return self.pooler(self.norm(tokens))
+            if number in blocks:
+                yield tokens
+
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the tokens that the first block takes."""
+        patches = self.patches(pixels)  # (B, width, H / patch, W / patch)
+        positions = self.positions_for(patches.shape[-2], patches.shape[-1])
+        tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        return (tokens + positions).to(self.norm.weight.dtype)
 
     def positions_for(self, rows: int, columns: int) -> Tensor:
         """Return the position embeddings (1, 1 + rows * columns, width) of a grid, by bicubic interpolation.
@@ -108,3 +172,58 @@ class SubCellNetwork(nn.Module):
         stored = self.positions[:, 1:].reshape(1, grid, grid, -1).permute(0, 3, 1, 2)  # (1, width, grid, grid)
         resized = functional.interpolate(stored, size=(rows, columns), mode="bicubic", align_corners=False)
         return torch.cat([self.positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+    def pool(self, tokens: Tensor, pooling: str, *, final_norm: bool) -> Tensor:
+        """Pool the tokens (B, T, width) of a block into (B, poolings[pooling])."""
+        if pooling == OWN:
+            return self.pooler(self.norm(tokens))
+        tokens = self.norm(tokens) if final_norm else tokens
+        return tokens[:, 0] if pooling == "cls" else tokens[:, 1:].mean(dim=1)
+
+    def bytes_per_crop(self, height: int, width: int) -> int:
+        """See Network. The MLP is the peak: the tokens, their hidden layer before and after GELU, and a little more."""
+        config = self.config
+        tokens = 1 + (height // config.patch_size) * (width // config.patch_size)
+        units = 3 * config.width + 2 * config.mlp_width
+        pixels = config.n_channels * height * width
+        return tokens * units * self.norm.weight.element_size() + pixels * 10  # raw, float32, float32 normalized
+
+    def use_precision(self, dtype: torch.dtype) -> None:
+        """Compute all but the patches, whose pixels need more than 8 bits, in `dtype`."""
+        for module in (self.blocks, self.norm, self.pooler):
+            module.to(dtype)
+
+    def attention_maps(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return where the network looks, in two ways, over the grid of patches; float32.
+
+        The last block's attention of the class token (B, heads, rows, columns), and the pooler's
+        (B, pooler heads, rows, columns). Both leave out the class token's own share, as the published code does.
+        """
+        rows, columns = (side // self.config.patch_size for side in pixels.shape[-2:])
+        tokens = self.embed_patches(pixels)
+        for block in self.blocks[:-1]:
+            tokens = block(tokens)
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        of_class = last.attention.of_class_token(last.norm_before(tokens))
+        of_pooler = self.pooler.attention(self.norm(last(tokens)))
+        block_map, pooler_map = (
+            maps[..., 1:].reshape(*maps.shape[:2], rows, columns) for maps in (of_class, of_pooler)
+        )
+        return block_map, pooler_map
+
+
+class LocalizationHead(nn.Module):
+    """Embeddings to localization: one of the classifiers that are published beside each encoder."""
+
+    def __init__(self, dim: int, n_classes: int) -> None:
+        super().__init__()
+        widths = (dim, *HEAD_WIDTHS, n_classes)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Map (B, dim) to probabilities (B, classes), each class on its own."""
+        hidden = embeddings
+        for layer in self.layers[:-1]:
+            hidden = functional.relu(layer(hidden))
+        return self.layers[-1](hidden).sigmoid()

@@ -1,0 +1,78 @@
+"""What every network here offers: raw crops are normalized, go through blocks, and their tokens are pooled.
+
+The same few methods serve the embedding that the network's authors publish, any block's output, and all blocks in one
+pass; `encoders.encoder` does the rest (checks, batches, precision, device).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MIN_MAX_EPS", "OWN", "Network", "min_max"]
+
+OWN = "own"  # the pooling that the network's authors publish
+MIN_MAX_EPS = 1e-6  # as in SubCell's training code
+
+
+class Network(nn.Module):
+    """A transformer over patches, whose tokens are pooled: `own`, `cls` (class token), `patches` (their mean)."""
+
+    own_pooling: str  # what `own` means, for the recipe
+    normalization: str  # what `normalize` does, for the recipe
+    unused_prefixes: tuple[str, ...] = ()  # of keys that a published checkpoint may hold beside the network's
+    blocks: nn.ModuleList
+
+    @staticmethod
+    @abstractmethod
+    def published_names(name: str) -> tuple[str, ...]:
+        """Return the keys of a published checkpoint that make our parameter `name`, joined along the rows."""
+
+    @property
+    @abstractmethod
+    def poolings(self) -> Mapping[str, int]:
+        """The poolings and the length of the embedding that each gives, `own` first."""
+
+    @abstractmethod
+    def normalize(self, crops: Tensor) -> Tensor:
+        """Map raw crops (B, C, H, W) of any dtype to what `tokens_after` takes, float32."""
+
+    @abstractmethod
+    def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
+        """Yield the tokens after each of `blocks`, counted from 1 and ascending; compute none beyond the last."""
+
+    @abstractmethod
+    def pool(self, tokens: Tensor, pooling: str, *, final_norm: bool) -> Tensor:
+        """Pool tokens into (B, poolings[pooling]).
+
+        `final_norm`: whether `cls` and `patches` read tokens that went through the network's last normalization; `own`
+        does as its authors do.
+        """
+
+    def forward(self, pixels: Tensor, *, blocks: Sequence[int], pooling: str = OWN, final_norm: bool = True) -> Tensor:
+        """Map normalized crops to the embeddings of `blocks` (B, len(blocks), dim), in one pass."""
+        pooled = [self.pool(tokens, pooling, final_norm=final_norm) for tokens in self.tokens_after(pixels, blocks)]
+        return torch.stack(pooled, dim=1)
+
+    @abstractmethod
+    def bytes_per_crop(self, height: int, width: int) -> int:
+        """Return about how much memory one crop of a batch takes at most, beside the weights."""
+
+    def trim(self, n_blocks: int) -> None:
+        """Drop every block after the first `n_blocks`."""
+        del self.blocks[n_blocks:]
+
+    def use_precision(self, dtype: torch.dtype) -> None:
+        """Compute the blocks in `dtype`, a half precision."""
+        self.to(dtype)
+
+
+def min_max(crops: Tensor) -> Tensor:
+    """Scale each crop of (B, C, H, W) to [0, 1], float32, by the minimum and maximum over all its channels together."""
+    pixels = crops.float()
+    low = pixels.amin(dim=(1, 2, 3), keepdim=True)
+    high = pixels.amax(dim=(1, 2, 3), keepdim=True)
+    return (pixels - low).div_(high - low + MIN_MAX_EPS)
