@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from subcell_atlas.encoders.guards import swapped_channels
 from tqdm import tqdm
 
+from subcell_atlas.encoders.guards import swapped_channels
 from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
 from subcell_atlas.errors import AtlasError
@@ -44,6 +44,8 @@ __all__ = ["Counts", "Options", "ingest_pictures"]
 
 COMMIT_CELLS = 2048  # measured: commits of a few thousand rows write as fast as larger ones
 CHUNK = 8  # pictures a worker takes at a time
+BATCHES = 2  # handed to the encoder together, so that a GPU computes one while it is given the other
+N_LOOKED_AT = 16  # crops by which the order of channels is judged
 N_CHECKED = 2  # crops whose embedding is compared with float32's; more would take long on a processor
 MIN_FOR_WORKERS = 32  # fewer pictures than this are prepared here: starting processes would take longer
 
@@ -52,7 +54,8 @@ MIN_FOR_WORKERS = 32  # fewer pictures than this are prepared here: starting pro
 class Options:
     """How to run.
 
-    `workers` 0 prepares pictures in this process, None takes one a core; `batch_size` None embeds as many as fit.
+    `workers` 0 prepares pictures in this process, None takes one a core. `batch_size`: how many crops are handed to the
+    encoder, which embeds as many at once as fit; None leaves it to the encoder.
     """
 
     batch_size: int | None = None
@@ -94,7 +97,8 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
     )
     run = Run.start(store, kind="ingest", recipe=recipe)
     store.ensure("rejects")
-    writer = Writer(store, encoder, recipe, run.run_id, source.name, options.batch_size or encoder.batch_size())
+    at_once = options.batch_size or BATCHES * encoder.batch_size()
+    writer = Writer(store, encoder, recipe, run.run_id, source.name, at_once)
     try:
         with Progress(len(source), shown=options.progress) as progress:
             for prepared in prepared_pictures(plan, options.workers):
@@ -160,7 +164,8 @@ class Writer:
     _crops: list[np.ndarray] = field(default_factory=list)  # of the pictures waiting, not embedded yet
     _rejects: dict[str, str] = field(default_factory=dict)
     _image_of: dict[str, str] = field(default_factory=dict)  # picture_id -> image_id, of this run
-    _looked_at: bool = False  # whether the first crops were checked
+    _first: list[np.ndarray] = field(default_factory=list)  # crops, until they are looked at
+    _looked_at: bool = False
 
     def take(self, prepared: Prepared) -> None:
         """Take one picture; embed and commit when there is enough."""
@@ -175,6 +180,9 @@ class Writer:
         else:
             self._waiting.append(prepared)
             self._crops.extend(prepared.crops)
+            if not self._looked_at:
+                self._first.extend(prepared.crops[: N_LOOKED_AT - len(self._first)])
+                self._look_at_first(at_least=N_LOOKED_AT)
             self._embed(at_least=self.batch_size)
         if prepared.reject is None and prepared.picture_id is not None:
             self._image_of.setdefault(prepared.picture_id, prepared.image_id)
@@ -187,21 +195,21 @@ class Writer:
 
     def _embed(self, *, at_least: int) -> None:
         while len(self._crops) >= at_least and self._crops:
-            crops = np.stack(self._crops[: self.batch_size])
-            if not self._looked_at:
-                self._look_at(crops)
-            self._embedded.append(self.encoder.embed(crops))
+            self._embedded.append(self.encoder.embed(np.stack(self._crops[: self.batch_size])))
             del self._crops[: self.batch_size]
 
-    def _look_at(self, crops: np.ndarray) -> None:
-        """Look at the first batch: whether the precision suits it, and whether the channels are what they are said."""
-        self._looked_at = True
+    def _look_at_first(self, *, at_least: int) -> None:
+        """Look at the first crops: whether the precision suits them, and whether their channels look swapped."""
+        if self._looked_at or len(self._first) < at_least:
+            return
+        crops, self._first, self._looked_at = np.stack(self._first), [], True
         self.encoder.check_precision(crops[:N_CHECKED])
         if warning := swapped_channels(crops, self.encoder.spec.channels):
             tqdm.write(warning, file=sys.stderr)
 
     def finish(self) -> None:
         """Write the rest, and forget the rejects of earlier runs over this source: those that stand were found anew."""
+        self._look_at_first(at_least=1)
         self._embed(at_least=1)
         self.commit()
         self.store.delete("rejects", f"source = {quote(self.source)} AND run_id != {quote(self.run_id)}")

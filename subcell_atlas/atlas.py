@@ -150,7 +150,7 @@ class Atlas:
         self.close()
 
     def _load_encoder(self, encoder: str | None, weights: Sequence[str]) -> Encoder:
-        if self._encoder is None or weights:
+        if self._encoder is None or weights or encoder:
             from .encoders.encoder import load_encoder_of
 
             recipe = query.recipe_for_pictures(self._store)

@@ -114,7 +114,7 @@ def ingest_command() -> None:
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
 def ingest_images(
     manifest: Path, uri: str | None, crops: bool, source: str | None, masking: str, pixel_size: float,
-    batch_size: int | None, workers: int | None, **encoder_options: Any,
+    workers: int | None, **encoder_options: Any,
 ) -> None:  # fmt: skip
     """Embed the fields of view or crops that a CSV lists."""
     from ingest.job import Options, ingest_pictures
@@ -127,7 +127,7 @@ def ingest_images(
     encoder = chosen_encoder(spec, encoder_options, uri=resolve(uri))
     if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
         click.echo(f"No row of {manifest} names a gene: its cells will be in no profile and not on the map.", err=True)
-    options = Options(batch_size=batch_size, workers=workers, masking=masking, pixel_size_um=pixel_size)
+    options = Options(workers=workers, masking=masking, pixel_size_um=pixel_size)
     counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, options)
     report_ingest(counts, resolve(uri))
 

@@ -26,6 +26,8 @@ class Recipe:
     masking: str | None = None  # cell: everything outside the cell is 0; none: neighbors stay visible
     normalization: str | None = None
     precision: str | None = None
+    n_heads: int | None = None  # of SubCell's design: no weight tells it
+    heads_sha256: str | None = None  # of the localization heads; compared where both have some
     code_version: str | None = None  # recorded, not compared: a new release may go on with an old table
 
     def to_json(self) -> str:
@@ -49,7 +51,9 @@ class Recipe:
         """Name the first field in which the two cannot be compared, with both values; None when they can."""
         for field in dataclasses.fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if field.name != "code_version" and mine != theirs:
+            if field.name == "code_version" or (field.name == "heads_sha256" and None in (mine, theirs)):
+                continue
+            if mine != theirs:
                 return f"{field.name} is {theirs!r}, not {mine!r}"
         return None
 

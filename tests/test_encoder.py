@@ -74,7 +74,7 @@ def test_overflow_is_an_error_not_a_vector(tmp_path):
     encoder = load_tiny(tmp_path, precision="float16")
     with torch.no_grad():
         encoder._network.blocks[1].mlp_out.weight.mul_(60_000)
-    with pytest.raises(AtlasError, match="overflow in float16"):
+    with pytest.raises(AtlasError, match="not finite in float16; use"):
         encoder.embed(tiny_crops())
 
 
@@ -141,19 +141,19 @@ def test_attention_maps_lie_on_the_grid_of_patches(tmp_path):
 
 def test_batches_that_do_not_fit_are_halved(tmp_path, monkeypatch):
     encoder, sizes = load_tiny(tmp_path, precision="float32"), []
-    run = encoder._run
+    forward = encoder._network.forward
 
     def small_memory(pixels, **options):
         sizes.append(len(pixels))
         if len(pixels) > 3:
             raise torch.OutOfMemoryError("too little")
-        return run(pixels, **options)
+        return forward(pixels, **options)
 
     wanted = encoder.embed(tiny_crops(11))
-    monkeypatch.setattr(encoder, "_run", small_memory)
+    monkeypatch.setattr(encoder._network, "forward", small_memory)
     assert np.allclose(encoder.embed(tiny_crops(11)), wanted, atol=1e-5)
-    assert max(sizes[1:]) < sizes[0]
-    assert encoder.batch_size() <= 3
+    assert sizes == [11, 5, 2, 2, 2, 2, 2, 1]
+    assert encoder.batch_size() == 2
 
 
 def test_a_single_crop_that_does_not_fit_is_an_error(tmp_path, monkeypatch):
@@ -162,9 +162,69 @@ def test_a_single_crop_that_does_not_fit_is_an_error(tmp_path, monkeypatch):
     def no_memory(pixels, **options):
         raise torch.OutOfMemoryError("too little")
 
-    monkeypatch.setattr(encoder, "_run", no_memory)
+    monkeypatch.setattr(encoder._network, "forward", no_memory)
     with pytest.raises(AtlasError, match="too small for a single crop"):
         encoder.embed(tiny_crops(2))
+
+
+def test_a_compiled_network_sees_one_length_and_gives_the_same(tmp_path, monkeypatch):
+    seen = []
+
+    def compiling(call, *, dynamic):
+        assert not dynamic
+
+        def compiled(pixels, **options):
+            seen.append(len(pixels))
+            return call(pixels, **options)
+
+        return compiled
+
+    monkeypatch.setattr(torch, "compile", compiling)
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    plain = load_tiny(tmp_path, precision="float32")
+    encoder = load_tiny(tmp_path, precision="float32", compiled=True, batch_size=4)
+    assert np.allclose(encoder.embed(tiny_crops(6)), plain.embed(tiny_crops(6)), atol=1e-5)
+    assert np.allclose(encoder.embed(tiny_crops(1)), plain.embed(tiny_crops(1)), atol=1e-5)
+    assert seen == [4, 4, 4]
+    assert encoder.attention(tiny_crops(3)).block.shape[0] == 3
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(BadInput, match="needs a C"):
+        load_tiny(tmp_path, compiled=True)
+
+
+def test_arrays_that_cannot_be_written_or_of_the_other_byte_order_are_taken(tmp_path):
+    encoder, crops = load_tiny(tmp_path, precision="float32"), tiny_crops()
+    wanted = encoder.embed(crops)
+    frozen = crops.copy()
+    frozen.flags.writeable = False
+    assert np.array_equal(encoder.embed(frozen), wanted)
+    assert np.array_equal(encoder.embed(crops.astype(">f4")), encoder.embed(crops.astype("<f4")))
+    assert encoder.attention(crops[:0]).pooler.shape == (0, 2, 4, 4)
+
+
+def test_networks_whose_heads_differ_have_other_recipes(tmp_path):
+    six = dataclasses.replace(TINY_SPEC, network=dataclasses.replace(TINY_SPEC.network, n_heads=6))
+    files = write_tiny(tmp_path)
+    recipes = [load_encoder(spec, weights=files).recipe(masking="cell") for spec in (TINY_SPEC, six)]
+    assert recipes[0].weights_sha256 == recipes[1].weights_sha256
+    assert "n_heads" in recipes[0].difference(recipes[1])
+
+
+def test_localizations_of_other_heads_are_not_mixed(tmp_path):
+    both = load_tiny(tmp_path, n_heads=2).recipe(masking="cell")
+    one, none = (load_tiny(tmp_path, n_heads=n).recipe(masking="cell") for n in (1, 0))
+    assert "heads_sha256" in both.difference(one)
+    assert both.difference(none) is None
+
+
+def test_a_cached_file_that_is_not_the_published_one_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBCELL_ATLAS_CACHE", str(tmp_path))
+    spec = dataclasses.replace(TINY_SPEC, weights=Published(url="https://example.org/encoder.pth", sha256="0" * 64))
+    place = tmp_path / "weights" / "example.org"
+    place.mkdir(parents=True)
+    write_tiny(place)
+    with pytest.raises(BadWeights, match=r"is not the published file .*\nDelete it"):
+        load_encoder(spec)
 
 
 def peak_over_one_block(encoder, crops, folder) -> float:
@@ -181,10 +241,14 @@ def peak_over_one_block(encoder, crops, folder) -> float:
 
 
 def test_memory_is_that_of_one_block_whatever_the_depth(tmp_path):
-    deep = dataclasses.replace(ENCODERS["demo"].network, n_blocks=12)
-    spec = dataclasses.replace(ENCODERS["demo"], network=deep)
-    encoder = load_encoder(spec, precision="float32", device="cpu")
-    assert peak_over_one_block(encoder, demo_crops(4), tmp_path) < 1.3
+    peaks = []
+    for n_blocks in (2, 12):
+        network = dataclasses.replace(ENCODERS["demo"].network, n_blocks=n_blocks)
+        spec = dataclasses.replace(ENCODERS["demo"], network=network)
+        encoder = load_encoder(spec, precision="float32", device="cpu")
+        peaks.append(peak_over_one_block(encoder, demo_crops(4), tmp_path))
+    assert peaks[1] < 1.3
+    assert peaks[1] < 1.02 * peaks[0]
 
 
 def test_the_demo_encoder_is_the_same_every_time():

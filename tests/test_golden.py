@@ -46,10 +46,17 @@ def test_outputs_are_those_of_the_authors_code(encoder, golden, height, width):
     embedding = encoder.embed(crops)
     maps = encoder.attention(crops)
     stride = int(wanted["attention_stride"])
-    assert np.abs(embedding[0] - wanted["embedding"]).max() <= 5e-5
+    assert np.abs(embedding[0] - wanted["embedding"]).max() <= 2e-5
     assert np.abs(encoder.localize_embeddings(embedding)[0] - wanted["probabilities"]).max() <= 1e-5
     assert np.abs(maps.block[0, :, ::stride, ::stride] - wanted["attentions"]).max() <= 1e-5
     assert np.abs(maps.pooler[0] - wanted["pool_attention"]).max() <= 1e-5
+
+
+def test_bfloat16_keeps_the_embedding(golden, tmp_path):
+    torch.save(published.encoder_state("bg"), tmp_path / "encoder.pth")
+    half = load_encoder("subcell-bg-vit", weights=[tmp_path / "encoder.pth"], device="cpu", precision="bfloat16")
+    found, wanted = half.embed(published.crops("bg", 320, 496))[0], golden["bg/320x496/embedding"]
+    assert found @ wanted / np.linalg.norm(found) / np.linalg.norm(wanted) > 0.999
 
 
 def test_both_variants_are_the_same_network():

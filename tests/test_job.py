@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from click.testing import CliRunner
-from fake_encoder import CHANNELS, PIXEL_UM, FakeEncoder, draw_cell, write_cell, write_manifest
+from fake_encoder import CHANNELS, PIXEL_UM, SIDE, FakeEncoder, draw_cell, write_cell, write_manifest
 from PIL import Image
+from tiny_network import TINY, TINY_SPEC, published_head
 
 from ingest import job
 from ingest.job import Options, ingest_pictures
@@ -22,6 +25,7 @@ from ingest.manifest import read_manifest
 from ingest.simulated import SimulatedSource, write_files
 from subcell_atlas.cli import main
 from subcell_atlas.encoders import load_encoder
+from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.errors import AtlasError, RecipeMismatch
 from subcell_atlas.images.simulated import make_proteome
 from subcell_atlas.images.thumbnails import decode_thumbnail
@@ -443,6 +447,58 @@ def test_a_run_that_is_interrupted_and_then_killed_goes_on_to_the_undisturbed_ta
     assert [row["cell_id"] for row in content(store)] == [row["cell_id"] for row in content(undisturbed)]
     vectors = [[row["embedding"] for row in content(s)] for s in (store, undisturbed)]
     np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-4)
+
+
+# what the encoder adds
+
+
+def subcell_like(tmp_path, **options):
+    """An encoder of all four channels with a localization head, of the fake encoder's size."""
+    network = dataclasses.replace(TINY, n_channels=4, image_size=SIDE)
+    spec = dataclasses.replace(TINY_SPEC, channels=CHANNELS, crop_px=SIDE, pixel_size_um=PIXEL_UM, network=network)
+    torch.save(published_head(3), tmp_path / "head.pth")
+    return load_encoder(spec, weights=["random", tmp_path / "head.pth"], device="cpu", **options)
+
+
+def test_a_head_predicts_the_localization_of_each_cell(store, tmp_path):
+    encoder = subcell_like(tmp_path, precision="float32")
+    ingest(store, many_cells(tmp_path, 3), encoder=encoder)
+    found = cells(store)
+    for number in range(3):
+        cell = found[f"c{number}"]
+        probabilities = encoder.localize_embeddings(np.array([cell["embedding"]], np.float32))[0]
+        assert cell["predicted_localization"] == name_localizations(probabilities.tolist())
+        assert cell["predicted_localization"]
+    assert store.recipe("cells", "embedding").heads_sha256 is not None
+
+
+def test_channels_that_look_swapped_are_told_of_once_whatever_the_batch(store, tmp_path, capsys, monkeypatch):
+    asked = []
+
+    def swapped(crops, channels):
+        asked.append((len(crops), tuple(channels)))
+        return "The channels look swapped."
+
+    monkeypatch.setattr(job, "swapped_channels", swapped)
+    ingest(store, many_cells(tmp_path, 20), options=Options(workers=0, progress=False, batch_size=2))
+    assert asked == [(16, CHANNELS)]
+    assert capsys.readouterr().err.count("The channels look swapped.") == 1
+
+
+def test_a_precision_that_strays_stops_the_run_before_anything_is_stored(store, tmp_path, monkeypatch):
+    encoder = subcell_like(tmp_path, precision="bfloat16")
+    monkeypatch.setattr("subcell_atlas.encoders.encoder.LEAST_COSINE", 1.1)
+    with pytest.raises(AtlasError, match="--precision float32"):
+        ingest(store, many_cells(tmp_path, 3), encoder=encoder)
+    assert not store.has("cells") or store.count("cells") == 0
+
+
+def test_cells_cannot_be_found_without_a_nucleus_channel(store, tmp_path):
+    network = dataclasses.replace(TINY, n_channels=2, image_size=SIDE)
+    channels = ("er", "protein")
+    spec = dataclasses.replace(TINY_SPEC, channels=channels, crop_px=SIDE, pixel_size_um=PIXEL_UM, network=network)
+    ingest(store, many_cells(tmp_path, 1), encoder=load_encoder(spec, weights="random"), crops=False)
+    assert "without a nucleus channel" in rejects(store)["c0"]
 
 
 # the command line

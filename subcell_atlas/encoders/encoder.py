@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ RANDOM = "random"  # in place of a weights file: seeded, untrained, to compare w
 RANDOM_SEED = 0
 LEAST_COSINE = 0.999  # of an embedding in half precision to the same in float32
 CPU_BATCH_BYTES = 2**28  # activations at once; more is not faster on a processor, whose caches are small
+GPU_SHARE = 0.7  # of the memory that is free
 LARGEST_BATCH = 256  # more is not faster on a GPU
 
 
@@ -52,6 +54,14 @@ class AttentionMaps:
     pooler: np.ndarray
 
 
+@dataclass(frozen=True)
+class Hashes:
+    """What weights an encoder has: the sha256 of the network's, and of the heads' together (None without)."""
+
+    network: str
+    heads: str | None = None
+
+
 class Encoder:
     """A network with its weights, its preprocessing and its recipe. Made by `load_encoder`."""
 
@@ -61,10 +71,11 @@ class Encoder:
         network: Network,
         *,
         heads: Sequence[LocalizationHead] = (),
-        weights_sha256: str,
+        hashes: Hashes,
         device: str,
         precision: str,
         readout: Readout,
+        batch_size: int | None,
         in_float32: Callable[[], Encoder],
     ) -> None:
         self.spec = spec
@@ -76,19 +87,22 @@ class Encoder:
         self.dim = network.poolings[readout.pooling]
         self._network = network.to(self.device).eval()
         self._heads = [head.to(self.device).eval() for head in heads]
-        self._weights_sha256 = weights_sha256
-        self._run = network.__call__
+        self._hashes = hashes
         self._in_float32 = in_float32  # makes the same encoder in full precision
-        self._compiled = False
-        self._longest = 0
-        self._batch_limit = LARGEST_BATCH
+        self._chosen_batch = batch_size
+        self._batch_sizes: dict[tuple[int, ...], int] = {}  # (height, width) -> crops at once
+        self._compiled: Callable[..., Tensor] | None = None
+        self._copying: torch.cuda.Stream | None = None
 
     def recipe(self, *, masking: str) -> Recipe:
         """Return how embeddings of this encoder come to be; `masking` says what the crops show (cell or none)."""
+        config = self.spec.network
         return Recipe(
             encoder=self.spec.name,
             dim=self.dim,
-            weights_sha256=self._weights_sha256,
+            weights_sha256=self._hashes.network,
+            heads_sha256=self._hashes.heads,
+            n_heads=config.n_heads if isinstance(config, NetworkConfig) else None,
             block=self.block,
             pooling=describe_pooling(self._network, self.pooling, final_norm=self.final_norm),
             channels=self.spec.channels,
@@ -140,13 +154,17 @@ class Encoder:
         if not isinstance(network, SubCellNetwork):
             raise BadInput(f"{self.spec.name!r} has no pooler whose attention could be shown; SubCell encoders have.")
         self._check(crops)
-        block, pooler = [], []
+        rows, columns = (side // self.spec.network.patch_size for side in crops.shape[2:])
+        block = np.empty((len(crops), network.config.n_heads, rows, columns), np.float32)
+        pooler = np.empty((len(crops), network.config.pooler_heads, rows, columns), np.float32)
+        start = 0
         with torch.inference_mode():
-            for pixels in self._batches(crops):
+            for pixels in self._batches(crops, self.batch_size(*crops.shape[2:])):
+                stop = start + len(pixels)
                 of_class, of_pooler = network.attention_maps(network.normalize(pixels))
-                block.append(of_class.cpu().numpy())
-                pooler.append(of_pooler.cpu().numpy())
-        return AttentionMaps(np.concatenate(block), np.concatenate(pooler))
+                block[start:stop], pooler[start:stop] = of_class.cpu(), of_pooler.cpu()
+                start = stop
+        return AttentionMaps(block, pooler)
 
     def check_precision(self, crops: np.ndarray) -> float:
         """Return the least cosine between the embeddings of `crops` in this precision and in float32.
@@ -155,7 +173,10 @@ class Encoder:
         """
         if self.precision == "float32":
             return 1.0
-        here = torch.from_numpy(self.embed(crops))
+        uncompiled = self._embed(
+            crops, blocks=(self.block,), pooling=self.pooling, final_norm=self.final_norm, compiled=False
+        )
+        here = torch.from_numpy(uncompiled[:, 0])
         exact = torch.from_numpy(self._in_float32().embed(crops))
         cosine = float(functional.cosine_similarity(here, exact).min())
         if not cosine >= LEAST_COSINE:
@@ -168,73 +189,89 @@ class Encoder:
 
     def compile(self) -> None:
         """Let torch.compile make the network faster; the first batch of each size takes minutes."""
-        if self.device.type == "cpu" and not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
-            raise BadInput("Compiling for the CPU needs a C++ compiler (g++ or clang++); install one, or leave it out.")
-        self._run = torch.compile(self._network.__call__, dynamic=False)
-        self._compiled = True
+        if not any(shutil.which(name) for name in ("cc", "gcc", "g++", "c++", "clang", "clang++")):
+            raise BadInput("torch.compile needs a C++ compiler (g++ or clang++); install one, or leave --compile out.")
+        self._compiled = torch.compile(self._network.__call__, dynamic=False)
 
     def batch_size(self, height: int | None = None, width: int | None = None) -> int:
-        """Return how many crops of a size (the spec's, when None) fit into memory at once."""
-        height, width = height or self.spec.crop_px, width or self.spec.crop_px
-        if self.device.type == "cuda":
-            free = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
-            budget = int(0.7 * (free - torch.cuda.memory_allocated(self.device)))
-        else:
-            budget = CPU_BATCH_BYTES
-        return min(max(1, budget // self._network.bytes_per_crop(height, width)), self._batch_limit)
+        """Return how many crops of a size (the spec's, when None) are embedded at once; settled when first asked."""
+        size = height or self.spec.crop_px, width or self.spec.crop_px
+        if size not in self._batch_sizes:
+            if self.device.type == "cuda":
+                free = torch.cuda.mem_get_info(self.device)[0] + torch.cuda.memory_reserved(self.device)
+                budget = int(GPU_SHARE * (free - torch.cuda.memory_allocated(self.device)))
+            else:
+                budget = CPU_BATCH_BYTES
+            fitting = max(1, budget // self._network.bytes_per_crop(*size))
+            self._batch_sizes[size] = self._chosen_batch or min(fitting, LARGEST_BATCH)
+        return self._batch_sizes[size]
 
-    def _embed(self, crops: np.ndarray, *, blocks: tuple[int, ...], pooling: str, final_norm: bool) -> np.ndarray:
+    def _embed(
+        self, crops: np.ndarray, *, blocks: tuple[int, ...], pooling: str, final_norm: bool, compiled: bool = True
+    ) -> np.ndarray:
         """Embed crops by `blocks`, (N, len(blocks), dim) float32, in batches that fit into memory."""
         self._check(crops)
+        network = self._compiled if compiled and self._compiled is not None else self._network.__call__
+        run = partial(network, blocks=blocks, pooling=pooling, final_norm=final_norm)
         found = np.empty((len(crops), len(blocks), self._network.poolings[pooling]), np.float32)
-        start = 0
+        size, start = crops.shape[2:], 0
         while start < len(crops):
+            n, failed = self.batch_size(*size), False
             try:
-                with torch.inference_mode():
-                    for pixels in self._batches(crops[start:]):
-                        pooled = self._run(
-                            self._network.normalize(pixels), blocks=blocks, pooling=pooling, final_norm=final_norm
-                        )
-                        rows = found[start : start + len(pooled)]  # fewer than computed where a batch was filled up
-                        rows[:] = pooled[: len(rows)].float().cpu().numpy()
-                        start += len(rows)
+                for pooled in self._pooled(crops[start:], n, run, fill=network is self._compiled):
+                    rows = found[start : start + len(pooled)]  # fewer than pooled where a batch was filled up
+                    rows[:] = pooled[: len(rows)].float().cpu().numpy()
+                    start += len(rows)
             except torch.OutOfMemoryError:
-                tried = min(self.batch_size(*crops.shape[2:]), len(crops) - start)
-                if tried == 1:
-                    raise AtlasError(f"The memory of {self.device} is too small for a single crop.") from None
-                self._batch_limit = tried // 2
-                torch.cuda.empty_cache()
+                failed = True
+            if failed:  # outside of the handler, which would hold on to the memory of what failed
+                self._halve(size, tried=min(n, len(crops) - start))
         if not np.isfinite(found).all():
-            raise AtlasError(f"Embeddings overflow in {self.precision}; use --precision bfloat16 or float32.")
+            hint = "" if self.precision == "float32" else "; use --precision bfloat16 or float32"
+            raise AtlasError(f"Embeddings are not finite in {self.precision}{hint}.")
         return found
 
-    def _batches(self, crops: np.ndarray) -> Iterator[Tensor]:
-        """Yield batches of crops on the device, in the dtype given; a GPU copies the next while it computes one."""
-        n = self.batch_size(*crops.shape[2:])
-        parts = (self._filled_up(crops[start : start + n]) for start in range(0, len(crops), n))
-        if self.device.type != "cuda":
-            yield from (torch.from_numpy(part) for part in parts)
-            return
-        copying, computing = torch.cuda.Stream(self.device), torch.cuda.current_stream(self.device)  # type: ignore[no-untyped-call]
-        ahead: tuple[Tensor, torch.cuda.Event] | None = None
-        for part in [*parts, None]:
-            following = None
-            if part is not None:
-                with torch.cuda.stream(copying):
-                    copied = torch.from_numpy(part).pin_memory().to(self.device, non_blocking=True)
-                    following = copied, copying.record_event()
-            if ahead is not None:
-                computing.wait_event(ahead[1])
-                ahead[0].record_stream(computing)
-                yield ahead[0]
-            ahead = following
+    @torch.inference_mode()
+    def _pooled(self, crops: np.ndarray, n: int, run: Callable[[Tensor], Tensor], *, fill: bool) -> Iterator[Tensor]:
+        """Yield the embeddings of batches, each after the next was begun: a GPU goes on while one is fetched."""
+        waiting: Tensor | None = None
+        for pixels in self._batches(crops, n, fill=fill):
+            pooled = run(self._network.normalize(pixels))
+            if waiting is not None:
+                yield waiting
+            waiting = pooled
+        if waiting is not None:
+            yield waiting
 
-    def _filled_up(self, part: np.ndarray) -> np.ndarray:
-        """Repeat the last crop until the batch is as long as the longest so far: a compiled network has one length."""
-        if self._compiled:
-            self._longest = max(self._longest, len(part))
-            part = np.concatenate([part, np.repeat(part[-1:], self._longest - len(part), axis=0)])
-        return np.ascontiguousarray(part)
+    def _halve(self, size: tuple[int, ...], *, tried: int) -> None:
+        if tried == 1:
+            raise AtlasError(f"The memory of {self.device} is too small for a single crop.")
+        self._batch_sizes[size] = tried // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _batches(self, crops: np.ndarray, n: int, *, fill: bool = False) -> Iterator[Tensor]:
+        """Yield batches of `n` crops on the device, in the dtype given; a GPU copies one while it computes another.
+
+        `fill`: repeat the last crop until the batch has `n`: a compiled network has one length.
+        """
+        for first in range(0, len(crops), n):
+            part = crops[first : first + n]
+            if fill and len(part) < n:
+                part = np.concatenate([part, np.repeat(part[-1:], n - len(part), axis=0)])
+            native = part.astype(part.dtype.newbyteorder("="), copy=False)
+            pixels = torch.from_numpy(np.require(native, requirements=["C", "W"]))
+            if self.device.type != "cuda":
+                yield pixels.to(self.device)
+                continue
+            if self._copying is None:
+                self._copying = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(self._copying):
+                copied = pixels.pin_memory().to(self.device, non_blocking=True)
+            computing = torch.cuda.current_stream(self.device)
+            computing.wait_stream(self._copying)
+            copied.record_stream(computing)
+            yield copied
 
     def _check(self, crops: np.ndarray) -> None:
         config = self.spec.network
@@ -270,6 +307,7 @@ def load_encoder(
     device: str | None = None,
     precision: str | None = None,
     readout: Readout | None = None,
+    batch_size: int | None = None,
     compiled: bool = False,
 ) -> Encoder:
     """Return the encoder `name` (see `specs.find_spec`) or one of a given spec, for inference.
@@ -278,7 +316,8 @@ def load_encoder(
     authors published when none is given, fetched into the cache. device: of torch; CUDA where there is one when None.
     precision: of the blocks, float32, bfloat16 or float16; the fastest that keeps the embedding when None (see
     `default_precision`); embeddings are float32 in any case. readout: another block or pooling than the published;
-    blocks beyond it are not kept. compiled: let torch.compile make it faster; the first batch takes minutes.
+    blocks beyond it are not kept. batch_size: crops at once; as memory allows when None. compiled: let torch.compile
+    make it faster; the first batch takes minutes.
     Raise UnknownName, BadWeights, BadInput or MissingExtra.
     """
     spec = name if isinstance(name, EncoderSpec) else find_spec(name)
@@ -288,16 +327,16 @@ def load_encoder(
     device = choose_device(device)
     precision = precision or default_precision(device)
     files = [weights] if isinstance(weights, str | Path) else list(weights)
-    network, sha256, head_files = load_network(spec, files)
+    network, sha256 = load_network(spec, files)
     check_pooling(network, readout.pooling)
     if readout.block is not None and not 1 <= readout.block <= len(network.blocks):
         raise BadInput(f"{spec.name!r} has blocks 1 to {len(network.blocks)}; got {readout.block}.")
-    if readout.block in (None, len(network.blocks)) and readout.pooling == OWN:
-        heads = [read_head(spec, path) for path in head_files]
-    elif files[1:]:
+    published = readout.block in (None, len(network.blocks)) and readout.pooling == OWN
+    if files[1:] and not published:
         raise BadInput("Localization heads read the last block by its own pooling; leave --block and --pooling out.")
-    else:
-        heads = []
+    head_files = [Path(file) for file in files[1:]] if files else published_files(spec, spec.heads if published else ())
+    heads = [read_head(spec, path) for path in head_files]
+    heads_sha256 = "+".join(sha256_of_file(path) for path in head_files) or None
     network.trim(readout.block or len(network.blocks))
     if precision != "float32":
         network.use_precision(PRECISIONS[precision])
@@ -305,10 +344,11 @@ def load_encoder(
         spec,
         network,
         heads=heads,
-        weights_sha256=sha256,
+        hashes=Hashes(sha256, heads_sha256),
         device=device,
         precision=precision,
         readout=readout,
+        batch_size=batch_size,
         in_float32=lambda: load_encoder(spec, weights=files, device=device, precision="float32", readout=readout),
     )
     if compiled:
@@ -332,35 +372,38 @@ def load_encoder_of(recipe: Recipe, *, name: str | None = None, weights: Sequenc
     raise UnknownName("pooling", str(recipe.pooling), network.poolings)
 
 
-def load_network(spec: EncoderSpec, files: Sequence[str | Path]) -> tuple[Network, str, list[Path]]:
-    """Return the network with its weights, their sha256, and the files of the heads."""
-    if files and str(files[0]) == RANDOM:
-        with torch.device("cpu"):
-            network = make_network(spec, on="cpu")
-        seed_weights(network, RANDOM_SEED)
-        return network, sha256_of_state(network), [Path(file) for file in files[1:]]
+def load_network(spec: EncoderSpec, files: Sequence[str | Path]) -> tuple[Network, str]:
+    """Return the network with its weights, and their sha256."""
     if not files and spec.seed is not None:
         network = make_network(spec, on="cpu")
         assert isinstance(network, SubCellNetwork)
         seed_weights(network, spec.seed)
         aim_pooler(network, channel=spec.channels.index("protein"))
-        return network, sha256_of_state(network), []
-    paths = [Path(file) for file in files] or fetch_published(spec)
-    network = make_network(spec)
-    load_weights(network, paths[0], encoder=spec.name)
-    return network, sha256_of_file(paths[0]), paths[1:]
-
-
-def fetch_published(spec: EncoderSpec) -> list[Path]:
-    """Return the published files of an encoder, its heads after it, from the cache or from the authors' address."""
-    if spec.weights is None:
+        return network, sha256_of_state(network)
+    if files and str(files[0]) == RANDOM:
+        network = make_network(spec, on="cpu")
+        seed_weights(network, RANDOM_SEED)
+        return network, sha256_of_state(network)
+    if not files and spec.weights is None:
         raise BadWeights(f"{spec.name!r} needs your own weights: give the file with --weights. ({spec.note})")
-    published: list[Published] = [spec.weights, *spec.heads]
+    path = Path(files[0]) if files else published_files(spec, [spec.weights] if spec.weights else [])[0]
+    network = make_network(spec)
+    load_weights(network, path, encoder=spec.name)
+    sha256 = sha256_of_file(path)
+    if not files and spec.weights and spec.weights.sha256 not in (None, sha256):
+        msg = f"{str(path)!r} is not the published file (its sha256 is {sha256[:12]}…).\nDelete it; it is fetched anew."
+        raise BadWeights(msg)
+    return network, sha256
+
+
+def published_files(spec: EncoderSpec, files: Sequence[Published]) -> list[Path]:
+    """Return published files of an encoder, from the cache or from the authors' address."""
     notice = f"{spec.name!r}, licence: {spec.licence}; {spec.origin}."
     try:
-        return [fetch(file.url, sha256=file.sha256, notice=notice) for file in published]
+        return [fetch(file.url, sha256=file.sha256, notice=notice) for file in files]
     except BadWeights as exc:
-        absent = [file.url for file in published if not cached_path(file.url).is_file()]
+        wanted = [file.url for file in (spec.weights, *spec.heads) if file is not None]
+        absent = [url for url in wanted if not cached_path(url).is_file()]
         if len(absent) == 1:
             raise
         what_happened = "\n".join(str(exc).splitlines()[:2])
@@ -392,10 +435,13 @@ def choose_device(device: str | None) -> str:
     """Return `device` if it can be used, CUDA or the CPU when None; raise BadInput when this machine lacks it."""
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
+    msg = f"The device {device!r} cannot be used on this machine; 'cpu' can."
     try:
-        torch.empty(0, device=device)
+        found = torch.empty(1, device=device).device
     except (RuntimeError, AssertionError) as exc:
-        raise BadInput(f"The device {device!r} cannot be used on this machine; 'cpu' can.") from exc
+        raise BadInput(msg) from exc
+    if found.type == "meta":
+        raise BadInput(msg)
     return device
 
 

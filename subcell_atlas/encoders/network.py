@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["MIN_MAX_EPS", "OWN", "Network", "min_max"]
+__all__ = ["MIN_MAX_EPS", "OWN", "Network", "min_max", "project_patches"]
 
 OWN = "own"  # the pooling that the network's authors publish
 MIN_MAX_EPS = 1e-6  # as in SubCell's training code
@@ -68,6 +69,23 @@ class Network(nn.Module):
     def use_precision(self, dtype: torch.dtype) -> None:
         """Compute the blocks in `dtype`, a half precision."""
         self.to(dtype)
+
+
+def project_patches(pixels: Tensor, patches: nn.Conv2d, *, in_half: bool) -> Tensor:
+    """Cut (B, C, H, W) into patches and project each, (B, rows * columns, width) float32.
+
+    By a matrix product, which is exact in float32 on every device (a convolution on a GPU rounds to TF32). `in_half`
+    lets a GPU compute it in float16, whose 11 bits hold pixels between 0 and 1; bfloat16's 8 do not.
+    """
+    side = patches.kernel_size[0]
+    rows, columns = pixels.shape[-2] // side, pixels.shape[-1] // side
+    cut = pixels.reshape(len(pixels), -1, rows, side, columns, side).permute(0, 2, 4, 1, 3, 5)
+    cut = cut.reshape(len(pixels), rows * columns, -1)  # (B, rows * columns, C * side * side)
+    weight, bias = patches.weight.flatten(1), patches.bias
+    assert bias is not None
+    if in_half and pixels.is_cuda:
+        return functional.linear(cut.half(), weight.half(), bias.half()).float()
+    return functional.linear(cut, weight, bias)
 
 
 def min_max(crops: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import BadInput
-from .network import OWN, Network
+from .network import OWN, Network, project_patches
 from .specs import OpenPhenomConfig
 
 __all__ = ["OpenPhenomNetwork"]
@@ -108,11 +108,17 @@ class OpenPhenomNetwork(Network):
         return {OWN: width, "cls": width, "patches": width, "channels": width * self.config.n_channels}
 
     def normalize(self, crops: Tensor) -> Tensor:
-        """Bring each channel of each crop to mean 0 and variance 1; uint16 counts as 0 to 65535, all else as 0 to 255.
+        """Bring each channel of each crop to mean 0 and variance 1.
 
-        The range matters for channels that are all but constant: the epsilon is added to a variance in its units.
+        The network was made for 0 to 255, and the epsilon is in those units: intensities are taken as they are,
+        whatever their depth (larger ones make the epsilon smaller still), but for floats up to 1, where 1 counts as 255.
         """
-        pixels = crops.float() / (65535 if crops.dtype == torch.uint16 else 255)
+        pixels = crops.float()
+        if not crops.is_floating_point():
+            pixels = pixels / 255
+        else:
+            highest = pixels.amax(dim=(1, 2, 3), keepdim=True)
+            pixels = torch.where(highest > 1, pixels / 255, pixels)
         return functional.instance_norm(pixels, eps=INSTANCE_NORM_EPS)
 
     def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
@@ -128,11 +134,11 @@ class OpenPhenomNetwork(Network):
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Map (B, C, H, W) to the tokens that the first block takes."""
-        n = len(pixels)
-        patches = self.patches(pixels.flatten(0, 1).unsqueeze(1))  # (B * C, width, rows, columns)
-        tokens = patches.flatten(2).transpose(1, 2).reshape(n, -1, self.config.width)  # (B, C * patches, width)
-        tokens = torch.cat([self.class_token.expand(n, -1, -1), tokens], dim=1)
-        return (tokens + self.positions[:, : tokens.shape[1]]).to(self.norm.weight.dtype)
+        n, dtype = len(pixels), self.norm.weight.dtype
+        single = pixels.flatten(0, 1).unsqueeze(1)  # (B * C, 1, H, W)
+        tokens = project_patches(single, self.patches, in_half=False).reshape(n, -1, self.config.width)
+        tokens = torch.cat([self.class_token.expand(n, -1, -1), tokens], dim=1)  # (B, 1 + C * patches, width)
+        return (tokens + self.positions[:, : tokens.shape[1]]).to(dtype)
 
     def pool(self, tokens: Tensor, pooling: str, *, final_norm: bool) -> Tensor:
         """Pool the tokens (B, T, width) of a block into (B, poolings[pooling])."""

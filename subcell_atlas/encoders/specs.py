@@ -150,8 +150,8 @@ class EncoderSpec:
         """
         if scale == "native":
             return self
-        if scale != "training" or self.crop_px != SUBCELL_CROP_PX:
-            allowed = ["native", "training"] if self.crop_px == SUBCELL_CROP_PX else ["native"]
+        if scale != "training" or not self.heads:
+            allowed = ["native", "training"] if self.heads else ["native"]
             raise UnknownName(f"scale of {self.name!r}", scale, allowed)
         return dataclasses.replace(self, crop_px=TRAINING_CROP_PX, pixel_size_um=2 * HPA_PIXEL_SIZE_UM)
 
@@ -161,13 +161,18 @@ class EncoderSpec:
             return self
         if not self.network.any_channels:
             raise BadInput(f"{self.name!r} takes the channels {', '.join(self.channels)}, not {', '.join(channels)}.")
-        for name in channels:
-            if name not in CHANNELS:
-                raise UnknownName("channel", name, CHANNELS)
-        if not channels or len(set(channels)) < len(channels):
-            raise BadInput("Name at least one channel, and each once.")
+        check_channels(channels)
         network = dataclasses.replace(self.network, n_channels=len(channels))
         return dataclasses.replace(self, channels=tuple(channels), network=network)
+
+
+def check_channels(names: Sequence[Any]) -> None:
+    """Raise UnknownName or BadInput unless `names` are some of `CHANNELS`, each once."""
+    for name in names:
+        if name not in CHANNELS:
+            raise UnknownName("channel", str(name), CHANNELS)
+    if not names or len(set(names)) < len(names):
+        raise BadInput("Name at least one channel, and each once.")
 
 
 def subcell(channels: str, variant: str) -> EncoderSpec:
@@ -292,9 +297,7 @@ def read_spec(path: Path) -> EncoderSpec:
     check_keys(network, SHAPE_KEYS, path)
     if found["name"] in ENCODERS or found["name"].startswith(TIMM):
         raise BadInput(f"{str(path)!r} calls itself {found['name']!r}, which is another encoder; give it a name.")
-    for channel in found["channels"]:
-        if channel not in CHANNELS:
-            raise UnknownName("channel", str(channel), CHANNELS)
+    check_channels(found["channels"])
     shape = NetworkConfig(n_channels=len(found["channels"]), **network)
     if shape.width % shape.n_heads or shape.image_size % shape.patch_size or found["crop_px"] % shape.patch_size:
         msg = f"In {str(path)!r} width must be a multiple of n_heads, image_size and crop_px of patch_size."

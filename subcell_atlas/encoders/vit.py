@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .network import OWN, Network, min_max
+from .network import OWN, Network, min_max, project_patches
 from .specs import NetworkConfig
 
 __all__ = ["LocalizationHead", "SubCellNetwork"]
@@ -155,10 +155,11 @@ class SubCellNetwork(Network):
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Map (B, C, H, W) to the tokens that the first block takes."""
-        patches = self.patches(pixels)  # (B, width, H / patch, W / patch)
-        positions = self.positions_for(patches.shape[-2], patches.shape[-1])
-        tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        return (tokens + positions).to(self.norm.weight.dtype)
+        dtype = self.norm.weight.dtype
+        patches = project_patches(pixels, self.patches, in_half=dtype != torch.float32)
+        positions = self.positions_for(*(side // self.config.patch_size for side in pixels.shape[-2:]))
+        tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], dim=1)
+        return (tokens + positions).to(dtype)
 
     def positions_for(self, rows: int, columns: int) -> Tensor:
         """Return the position embeddings (1, 1 + rows * columns, width) of a grid, by bicubic interpolation.

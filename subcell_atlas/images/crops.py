@@ -56,6 +56,8 @@ def cut_cells(
         boxes = [whole_picture(labels, stack.shape[1:])]
     else:
         if labels is None:
+            if "nucleus" not in channels:
+                raise BadImage("without a nucleus channel its cells cannot be found; give a mask")
             labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=pixel_size_um)
             mask_source = "watershed"
         boxes = find_cells(labels)
@@ -81,8 +83,8 @@ def whole_picture(labels: np.ndarray | None, shape: tuple[int, ...]) -> Box:
 
 
 def cytoplasm_of(channels: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return (H, W) float32 intensities that fill the cell: ER and microtubules where there are, else the protein."""
-    names = [name for name in ("er", "microtubules") if name in channels] or ["protein"]
+    """Return (H, W) float32 intensities that fill the cell: ER and microtubules where there are, else all there is."""
+    names = [name for name in ("er", "microtubules") if name in channels] or list(channels)
     scaled = [channels[name].astype(np.float32) / max(float(channels[name].max()), 1e-6) for name in names]
     return np.sum(scaled, axis=0)
 
