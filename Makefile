@@ -40,8 +40,9 @@ types: $(STAMP) ## Only the types
 check: $(STAMP) ## Only the tests
 	$(BIN)/pytest
 
-bench: $(STAMP) ## Time and memory of the demo and of a first answer
+bench: $(STAMP) ## Time and memory of the demo, of a first answer, and of the encoder
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/encode.py
 
 clean: ## Remove the environment; the atlas stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -18,6 +18,7 @@ import gc
 import json
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,8 @@ from subcell_atlas.encoders.encoder import PRECISIONS, RANDOM, Encoder, choose_d
 from subcell_atlas.encoders.speed import flops_per_crop, median_seconds, product_ceiling
 from subcell_atlas.encoders.vit import Block, SubCellNetwork
 
-TILE = 512
+TILE = 512  # px, of a cell in a grid
+BATCHES = 4  # of one call on a GPU, so that copying and computing overlap
 
 
 def main() -> None:
@@ -68,44 +70,84 @@ def measure_size(
     assert isinstance(network, SubCellNetwork)
     work = flops_per_crop(network.config, size, size)
     print(f"\n{size} px, {work / 1e9:.1f} GFLOP a crop; the ceiling in {best} is {ceiling / work:.2f} crops/s")
-    shape = (batch, network.config.n_channels, size, size)
+    n_batches = BATCHES if device.startswith("cuda") else 1
+    shape = (n_batches * batch, network.config.n_channels, size, size)
     crops = np.random.default_rng(0).integers(0, 65536, shape, dtype=np.uint16)
-    pixels = torch.from_numpy(crops).to(device).float() / 65535
-    plain_one, plain_batch = plain_rate(network, pixels[:1], device), plain_rate(network, pixels, device)
-    show("plain float32, attention kept, one by one", plain_one, work, ceiling, plain_one, plain_batch)
-    show(f"plain float32, attention kept, batches of {batch}", plain_batch, work, ceiling, plain_one, plain_batch)
+    pixels = torch.from_numpy(crops[:batch]).to(device).float() / 65535
+    plain_one, _ = plain_rate(network, pixels[:1], device)
+    plain_batch, n_plain = plain_rate(network, pixels, device)
+    line = Line(work=work, ceiling=ceiling, plain_one=plain_one, plain_batch=plain_batch)
+    line.show("plain float32, attention kept, one by one", plain_one)
+    line.show(f"plain float32, attention kept, batches of {n_plain}", plain_batch)
+    options = {"weights": chosen.weights, "device": device, "batch_size": batch}
     for precision in dict.fromkeys(["float32", best]):
-        encoder = load_encoder(chosen.encoder, weights=chosen.weights, device=device, precision=precision)
-        rate = batch / median_seconds(lambda e=encoder: e.embed(crops), device)
+        encoder = load_encoder(chosen.encoder, precision=precision, **options)
+        rate = len(crops) / median_seconds(lambda e=encoder: e.embed(crops), device)
         peak = peak_bytes(lambda e=encoder: e.embed(crops), device)
-        show(f"ours, {precision}", rate, work, ceiling, plain_one, plain_batch, memory(encoder, size, batch, peak))
-    for kernel in attention_kernels(device) if chosen.trials else ():
-        with sdpa_kernel(kernel):
-            rate = batch / median_seconds(lambda: encoder.embed(crops), device)
-        show(f"ours, {best}, attention by {kernel.name}", rate, work, ceiling, plain_one, plain_batch)
+        line.show(f"ours, {precision}, from memory to memory", rate, memory(encoder, size, batch, peak))
+        line.show(f"ours, {precision}, on the device alone", network_rate(encoder._network, pixels, device))
+    if chosen.trials:
+        for kernel in attention_kernels(device):
+            with sdpa_kernel(kernel):
+                line.attempt(f"ours, {best}, attention by {kernel.name}", encoder._network, pixels, device)
     if chosen.compile:
         encoder.compile()
-        rate = batch / median_seconds(lambda: encoder.embed(crops), device)
-        show(f"ours, {best}, compiled", rate, work, ceiling, plain_one, plain_batch)
+        rate = len(crops) / median_seconds(lambda: encoder.embed(crops), device)
+        line.show(f"ours, {best}, compiled, from memory to memory", rate)
+        assert encoder._compiled is not None
+        line.show(f"ours, {best}, compiled, on the device alone", network_rate(encoder._compiled, pixels, device))
     if chosen.trials and device.startswith("cuda"):
-        try_eight_bits(exact, chosen, device, crops, work, ceiling, plain_one, plain_batch)
+        eight = load_encoder(chosen.encoder, precision="bfloat16", **options)
+        to_eight_bit_products(eight)
+        eight.compile()
+        line.attempt("8-bit products, compiled", eight._compiled, pixels, device)
+        if chosen.cells:
+            crops = pictures(exact, chosen.cells)[:64]
+            print(f"    least cosine to float32: {least_cosine(eight.embed(crops), exact.embed(crops)):.5f}")
 
 
-def show(
-    name: str, rate: float, work: float, ceiling: float, plain_one: float, plain_batch: float, more: str = ""
-) -> None:
-    """Print one line."""
-    print(
-        f"  {name:48} {rate:9.2f} crops/s {rate * work / 1e12:8.2f} TFLOP/s {rate * work / ceiling:5.0%} of the "
-        f"ceiling; {rate / plain_one:6.2f} x one by one, {rate / plain_batch:6.2f} x batched{more}",
-        flush=True,
-    )
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Prints a rate beside the others. work: operations a crop; ceiling: operations a second; rates in crops/s."""
+
+    work: float
+    ceiling: float
+    plain_one: float
+    plain_batch: float
+
+    def show(self, name: str, rate: float, more: str = "") -> None:
+        """Print one line."""
+        print(
+            f"  {name:52} {rate:9.2f} crops/s {rate * self.work / 1e12:8.2f} TFLOP/s "
+            f"{rate * self.work / self.ceiling:5.0%} of the ceiling; {rate / self.plain_one:6.2f} x one by one, "
+            f"{rate / self.plain_batch:6.2f} x batched{more}",
+            flush=True,
+        )
+
+    def attempt(self, name: str, network: Callable[..., Tensor], pixels: Tensor, device: str) -> None:
+        """Print one line for a variant that this machine or this torch may not have."""
+        try:
+            self.show(name, network_rate(network, pixels, device))
+        except (RuntimeError, NotImplementedError) as exc:
+            print(f"  {name:52} not here: {str(exc).splitlines()[0]}", flush=True)
 
 
-def plain_rate(network: SubCellNetwork, pixels: Tensor, device: str) -> float:
-    """Return the crops a second of the plain loop."""
+def network_rate(network: Callable[..., Tensor], pixels: Tensor, device: str) -> float:
+    """Return the crops a second of the network alone, for normalized pixels on the device."""
     with torch.inference_mode():
-        return len(pixels) / median_seconds(lambda: plain_embedding(network, pixels), device)
+        return len(pixels) / median_seconds(lambda: network(pixels, blocks=(12,)), device)
+
+
+def plain_rate(network: SubCellNetwork, pixels: Tensor, device: str) -> tuple[float, int]:
+    """Return the crops a second of the plain loop, and how many at once: half as many where memory is short."""
+    try:
+        with torch.inference_mode():
+            return len(pixels) / median_seconds(lambda: plain_embedding(network, pixels), device), len(pixels)
+    except torch.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise
+    torch.cuda.empty_cache()
+    return plain_rate(network, pixels[: len(pixels) // 2], device)
 
 
 def plain_embedding(network: SubCellNetwork, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -139,15 +181,21 @@ class EightBits(nn.Module):
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
-        weight, scale = to_eight_bits(layer.weight)
-        self.weight, self.scale = weight.t(), scale.t()
-        self.bias = layer.bias
+        weight, scale = to_eight_bits(layer.weight.detach())
+        self.weight, self.scale = weight.t(), scale.t().contiguous()
+        self.bias = layer.bias.detach()
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map (…, in) to (…, out)."""
         rows, scale = to_eight_bits(tokens.flatten(0, -2))
         product = torch._scaled_mm(
-            rows, self.weight, scale_a=scale, scale_b=self.scale, bias=self.bias, out_dtype=tokens.dtype
+            rows,
+            self.weight,
+            scale_a=scale,
+            scale_b=self.scale,
+            bias=self.bias,
+            out_dtype=tokens.dtype,
+            use_fast_accum=True,
         )
         return product.unflatten(0, tokens.shape[:-1])
 
@@ -158,28 +206,24 @@ def to_eight_bits(rows: Tensor) -> tuple[Tensor, Tensor]:
     return (rows.float() / scale).to(torch.float8_e4m3fn), scale
 
 
-def try_eight_bits(
-    exact: Encoder, chosen: argparse.Namespace, device: str, crops: np.ndarray, work: float, ceiling: float,
-    plain_one: float, plain_batch: float,
-) -> None:  # fmt: skip
-    """Print the rate with 8-bit products in the blocks, compiled because scaling costs much otherwise; the cosine."""
-    encoder = load_encoder(chosen.encoder, weights=chosen.weights, device=device, precision="bfloat16")
+def to_eight_bit_products(encoder: Encoder) -> None:
+    """Let the blocks of a bfloat16 encoder multiply in 8 bits."""
     for block in encoder._network.blocks:
         assert isinstance(block, Block)
         block.attention.qkv, block.attention.output = EightBits(block.attention.qkv), EightBits(block.attention.output)
         block.mlp_in, block.mlp_out = EightBits(block.mlp_in), EightBits(block.mlp_out)
-    encoder.compile()
-    rate = len(crops) / median_seconds(lambda: encoder.embed(crops), device)
-    cosine = least_cosine(encoder.embed(crops), exact.embed(crops))
-    more = f"; least cosine to float32 {cosine:.5f}"
-    show("8-bit products, compiled", rate, work, ceiling, plain_one, plain_batch, more)
 
 
 def compare_precision(exact: Encoder, encoder: Encoder, cells: str) -> None:
     """Print the least cosine between the encoder's embeddings and float32's over pictures of cells."""
-    crops = simulated_crops(exact) if cells == "simulated" else tiles(Path(cells))
+    crops = pictures(exact, cells)
     cosine = least_cosine(encoder.embed(crops), exact.embed(crops))
     print(f"\n{len(crops)} cells, {encoder.precision} beside float32: least cosine {cosine:.6f}")
+
+
+def pictures(encoder: Encoder, cells: str) -> np.ndarray:
+    """Return crops (N, 4, 448, 448) of a folder or of the simulated proteome."""
+    return simulated_crops(encoder) if cells == "simulated" else tiles(Path(cells))
 
 
 def least_cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -27,12 +27,12 @@ from tqdm import tqdm
 from subcell_atlas.encoders.guards import swapped_channels
 from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
-from subcell_atlas.errors import AtlasError
+from subcell_atlas.errors import AtlasError, RecipeMismatch
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.runs import Run
 from subcell_atlas.schema import TABLES
-from subcell_atlas.store import Store, quote
+from subcell_atlas.store import Store, one_of, quote
 
 from .prepare import Plan, Prepared, prepare
 from .sources import Source
@@ -85,6 +85,7 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
     stored = store.recipe("cells", "embedding")
     if stored is not None:
         stored.check_same(recipe, here="the cells of this atlas", there="These cells")
+    check_heads(store, recipe)
     plan = Plan(
         source=source,
         channels=encoder.spec.channels,
@@ -120,6 +121,19 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
     if writer.counts.cells:
         store.compact("cells", "rejects")
     return writer.counts
+
+
+def check_heads(store: Store, recipe: Recipe) -> None:
+    """Raise RecipeMismatch when localizations of this atlas were predicted by other heads than those of `recipe`."""
+    if recipe.heads_sha256 is None or not store.has("cells"):
+        return
+    predicted = store.read("cells", ["run_id"], where="predicted_localization IS NOT NULL")["run_id"].unique()
+    if not len(predicted):
+        return
+    runs = store.read("runs", ["recipe"], where=one_of("run_id", predicted.to_pylist()))["recipe"].to_pylist()
+    if any(Recipe.from_json(text).heads_sha256 != recipe.heads_sha256 for text in runs):
+        msg = "The localizations of this atlas were predicted by other heads.\nGive those, or another atlas (--atlas)."
+        raise RecipeMismatch(msg)
 
 
 def stored_fingerprints(store: Store) -> frozenset[str]:

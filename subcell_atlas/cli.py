@@ -110,7 +110,9 @@ def ingest_command() -> None:
     help="Of the network [default: the atlas's, else the fastest here that keeps the embedding].",
 )
 @click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make it faster, for long runs on a GPU.")
-@click.option("--batch-size", type=click.IntRange(1), help="Crops at once [default: as memory allows].")
+@click.option(
+    "--batch-size", type=click.IntRange(1), help="Crops the network takes at once [default: as memory allows]."
+)
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
 def ingest_images(
     manifest: Path, uri: str | None, crops: bool, source: str | None, masking: str, pixel_size: float,
@@ -143,7 +145,7 @@ def chosen_spec(name: str, options: dict[str, Any]) -> EncoderSpec:
 
 def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> Encoder:
     """Load the encoder that was asked for, in the precision of the atlas at `uri` unless another is asked for."""
-    from .encoders.encoder import Readout, load_encoder
+    from .encoders import load_encoder
     from .errors import AtlasNotFound
     from .store import Store
 
@@ -151,12 +153,11 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
         stored = Store.open(uri).recipe("cells", "embedding")
         if stored is not None and stored.encoder == spec.name:
             options["precision"] = options["precision"] or stored.precision
-    if spec.note and not options["weights"]:
+    if spec.note and (spec.seed is None or not options["weights"]):
         click.echo(f"Encoder {spec.name!r}: {spec.note}.", err=True)
     if "random" in options["weights"]:
         click.echo(f"Encoder {spec.name!r}: random weights, which have learned nothing.", err=True)
-    readout = Readout(block=options.pop("block"), pooling=options.pop("pooling"))
-    return load_encoder(spec, readout=readout, **options)
+    return load_encoder(spec, **options)
 
 
 @ingest_command.command("embeddings")
@@ -248,6 +249,8 @@ def similar(
             if options.pop("modality") != "image":
                 raise click.UsageError("A picture is compared with pictures: --modality image.")
             picture = read_picture(images)
+            order = ", ".join(atlas.info()["recipe"].get("channels") or [])
+            click.echo(f"The picture's channels are taken to be {order}, in this order.", err=True)
             hits = atlas.similar_to_image(
                 picture,
                 pixel_size_um=pixel_size,

@@ -11,6 +11,10 @@ from .errors import RecipeMismatch
 __all__ = ["Recipe"]
 
 
+RECORDED = ("weights", "heads_sha256", "code_version")
+CONSEQUENCES = ("dim", "weights_sha256")  # fields that differ because another does, which is the one to name
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a vector column came to be. Fields that are unknown (ready-made vectors) or do not apply are None."""
@@ -26,8 +30,9 @@ class Recipe:
     masking: str | None = None  # cell: everything outside the cell is 0; none: neighbors stay visible
     normalization: str | None = None
     precision: str | None = None
-    n_heads: int | None = None  # of SubCell's design: no weight tells it
-    heads_sha256: str | None = None  # of the localization heads; compared where both have some
+    attention_heads: int | None = None  # of SubCell's design: no weight tells it; compared where both know it
+    weights: str | None = None  # recorded, not compared: published, random, built in, or the file's name
+    heads_sha256: str | None = None  # recorded, not compared: of the localization heads
     code_version: str | None = None  # recorded, not compared: a new release may go on with an old table
 
     def to_json(self) -> str:
@@ -45,16 +50,17 @@ class Recipe:
 
     def comparable(self) -> str:
         """Return, as JSON, the fields that decide whether two embeddings can be compared."""
-        return dataclasses.replace(self, code_version=None).to_json()
+        return dataclasses.replace(self, weights=None, heads_sha256=None, code_version=None).to_json()
 
     def difference(self, other: Recipe) -> str | None:
         """Name the first field in which the two cannot be compared, with both values; None when they can."""
-        for field in dataclasses.fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "code_version" or (field.name == "heads_sha256" and None in (mine, theirs)):
+        for name in sorted((field.name for field in dataclasses.fields(self)), key=CONSEQUENCES.__contains__):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if name in RECORDED or mine == theirs or (name == "attention_heads" and None in (mine, theirs)):
                 continue
-            if mine != theirs:
-                return f"{field.name} is {theirs!r}, not {mine!r}"
+            if name == "weights_sha256" and mine and theirs:
+                mine, theirs = f"{mine[:12]}…", f"{theirs[:12]}…"
+            return f"{name} is {theirs!r}, not {mine!r}"
         return None
 
     def check_same(self, other: Recipe, *, here: str, there: str) -> None:

@@ -11,11 +11,11 @@ import torch
 from tiny_network import TINY_SPEC, load_tiny, published_head, write_tiny
 
 from subcell_atlas.encoders import load_encoder
-from subcell_atlas.encoders.encoder import Readout, load_encoder_of
+from subcell_atlas.encoders.encoder import load_encoder_of
 from subcell_atlas.encoders.network import min_max
 from subcell_atlas.encoders.specs import ENCODERS, Published
 from subcell_atlas.encoders.vit import SubCellNetwork
-from subcell_atlas.errors import AtlasError, BadInput, BadWeights, UnknownName
+from subcell_atlas.errors import AtlasError, BadInput, BadWeights, RecipeMismatch, UnknownName
 
 
 def tiny_crops(n: int = 3, *, seed: int = 0) -> np.ndarray:
@@ -84,8 +84,7 @@ def test_all_blocks_in_one_pass_equal_the_encoders_of_each_block(tmp_path):
         blocks = whole.embed_blocks(crops, pooling=pooling)
         assert blocks.shape == (3, 3, dim)
         for block in (1, 2, 3):
-            readout = Readout(block=block, pooling=pooling)
-            single = load_tiny(tmp_path, precision="float32", readout=readout)
+            single = load_tiny(tmp_path, precision="float32", block=block, pooling=pooling)
             assert np.allclose(single.embed(crops), blocks[:, block - 1], atol=1e-5)
             assert len(single._network.blocks) == block
             assert single.recipe(masking="none").block == block
@@ -95,8 +94,7 @@ def test_all_blocks_in_one_pass_equal_the_encoders_of_each_block(tmp_path):
 
 def test_an_encoder_can_be_loaded_again_from_its_recipe(monkeypatch, tmp_path):
     monkeypatch.setitem(ENCODERS, "tiny", TINY_SPEC)
-    readout = Readout(block=2, pooling="patches", final_norm=False)
-    encoder = load_tiny(tmp_path, precision="bfloat16", readout=readout)
+    encoder = load_tiny(tmp_path, precision="bfloat16", block=2, pooling="patches", final_norm=False)
     recipe = encoder.recipe(masking="cell")
     again = load_encoder_of(recipe, weights=[tmp_path / "encoder.pth"])
     assert again.recipe(masking="cell") == recipe
@@ -207,14 +205,21 @@ def test_networks_whose_heads_differ_have_other_recipes(tmp_path):
     files = write_tiny(tmp_path)
     recipes = [load_encoder(spec, weights=files).recipe(masking="cell") for spec in (TINY_SPEC, six)]
     assert recipes[0].weights_sha256 == recipes[1].weights_sha256
-    assert "n_heads" in recipes[0].difference(recipes[1])
+    assert "attention_heads" in recipes[0].difference(recipes[1])
 
 
-def test_localizations_of_other_heads_are_not_mixed(tmp_path):
-    both = load_tiny(tmp_path, n_heads=2).recipe(masking="cell")
-    one, none = (load_tiny(tmp_path, n_heads=n).recipe(masking="cell") for n in (1, 0))
-    assert "heads_sha256" in both.difference(one)
-    assert both.difference(none) is None
+def test_an_encoder_of_files_is_not_loaded_again_without_them(monkeypatch, tmp_path):
+    monkeypatch.setitem(ENCODERS, "tiny", TINY_SPEC)
+    recipe = load_tiny(tmp_path).recipe(masking="cell")
+    assert recipe.weights == "encoder.pth"
+    with pytest.raises(BadWeights, match=r"made with the weights 'encoder\.pth' \(sha256 [0-9a-f]{12}…\): give"):
+        load_encoder_of(recipe)
+    with pytest.raises(RecipeMismatch, match="made by 'tiny', not 'demo'"):
+        load_encoder_of(recipe, name="demo")
+    with pytest.raises(BadInput, match=r"made by 'mine': give --encoder FILE\.toml"):
+        load_encoder_of(dataclasses.replace(recipe, encoder="mine"))
+    untrained = load_encoder(TINY_SPEC, weights="random").recipe(masking="cell")
+    assert load_encoder_of(untrained).recipe(masking="cell") == untrained
 
 
 def test_a_cached_file_that_is_not_the_published_one_is_refused(tmp_path, monkeypatch):
@@ -305,19 +310,19 @@ def test_without_a_network_the_addresses_and_the_places_are_named(tmp_path, monk
 @pytest.mark.parametrize(
     ("readout", "error", "message"),
     [
-        (Readout(block=4), BadInput, "blocks 1 to 3; got 4"),
-        (Readout(block=0), BadInput, "blocks 1 to 3; got 0"),
-        (Readout(pooling="mean"), UnknownName, "Unknown pooling 'mean'"),
+        ({"block": 4}, BadInput, "blocks 1 to 3; got 4"),
+        ({"block": 0}, BadInput, "blocks 1 to 3; got 0"),
+        ({"pooling": "mean"}, UnknownName, "Unknown pooling 'mean'"),
     ],
 )
 def test_blocks_and_poolings_that_are_not_there_are_refused(tmp_path, readout, error, message):
     with pytest.raises(error, match=message):
-        load_tiny(tmp_path, readout=readout)
+        load_tiny(tmp_path, **readout)
 
 
 def test_a_head_is_not_read_by_another_block(tmp_path):
     with pytest.raises(BadInput, match="last block"):
-        load_tiny(tmp_path, n_heads=1, readout=Readout(block=2))
+        load_tiny(tmp_path, n_heads=1, block=2)
 
 
 @pytest.mark.parametrize(

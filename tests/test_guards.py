@@ -140,7 +140,7 @@ def test_sides_that_the_patch_does_not_divide_are_refused_with_the_nearest_that_
         check(np.zeros((1, 4, *sides), np.uint8))
 
 
-@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "uint32", ">u2", "complex64"])
+@pytest.mark.parametrize("dtype", ["int16", "int32", "int64", "uint32", "complex64"])
 def test_other_depths_are_refused(dtype):
     with pytest.raises(BadInput, match=f"got {dtype}: counts of 0 to 65535 fit into uint16"):
         check(np.ones((2, 4, 32, 32), dtype))

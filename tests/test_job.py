@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from fake_encoder import CHANNELS, PIXEL_UM, SIDE, FakeEncoder, draw_cell, write_cell, write_manifest
 from PIL import Image
-from tiny_network import TINY, TINY_SPEC, published_head
+from tiny_network import TINY, TINY_SPEC, published_head, published_state
 
 from ingest import job
 from ingest.job import Options, ingest_pictures
@@ -26,6 +26,8 @@ from ingest.simulated import SimulatedSource, write_files
 from subcell_atlas.cli import main
 from subcell_atlas.encoders import load_encoder
 from subcell_atlas.encoders.localizations import name_localizations
+from subcell_atlas.encoders.vit import SubCellNetwork
+from subcell_atlas.encoders.weights import seed_weights
 from subcell_atlas.errors import AtlasError, RecipeMismatch
 from subcell_atlas.images.simulated import make_proteome
 from subcell_atlas.images.thumbnails import decode_thumbnail
@@ -452,12 +454,18 @@ def test_a_run_that_is_interrupted_and_then_killed_goes_on_to_the_undisturbed_ta
 # what the encoder adds
 
 
-def subcell_like(tmp_path, **options):
-    """An encoder of all four channels with a localization head, of the fake encoder's size."""
+def subcell_like(tmp_path, *, head=3, **options):
+    """An encoder of all four channels, of the fake encoder's size, with a localization head unless it is None."""
     network = dataclasses.replace(TINY, n_channels=4, image_size=SIDE)
     spec = dataclasses.replace(TINY_SPEC, channels=CHANNELS, crop_px=SIDE, pixel_size_um=PIXEL_UM, network=network)
-    torch.save(published_head(3), tmp_path / "head.pth")
-    return load_encoder(spec, weights=["random", tmp_path / "head.pth"], device="cpu", **options)
+    files = [tmp_path / "network.pth"]
+    made = SubCellNetwork(network)
+    seed_weights(made, 0)
+    torch.save(published_state(made), files[0])
+    if head is not None:
+        files.append(tmp_path / f"head_{head}.pth")
+        torch.save(published_head(head), files[1])
+    return load_encoder(spec, weights=files, device="cpu", **options)
 
 
 def test_a_head_predicts_the_localization_of_each_cell(store, tmp_path):
@@ -469,7 +477,17 @@ def test_a_head_predicts_the_localization_of_each_cell(store, tmp_path):
         probabilities = encoder.localize_embeddings(np.array([cell["embedding"]], np.float32))[0]
         assert cell["predicted_localization"] == name_localizations(probabilities.tolist())
         assert cell["predicted_localization"]
-    assert store.recipe("cells", "embedding").heads_sha256 is not None
+
+
+def test_predictions_of_two_heads_are_not_mixed_and_none_is_lost_without_a_head(store, tmp_path):
+    manifest = many_cells(tmp_path, 3)
+    ingest(store, manifest, encoder=subcell_like(tmp_path, head=3))
+    before = content(store)
+    counts = ingest(store, manifest, encoder=subcell_like(tmp_path, head=None))
+    assert (counts.done_before, counts.cells) == (3, 0)
+    assert content(store) == before
+    with pytest.raises(RecipeMismatch, match="predicted by other heads"):
+        ingest(store, manifest, encoder=subcell_like(tmp_path, head=4))
 
 
 def test_channels_that_look_swapped_are_told_of_once_whatever_the_batch(store, tmp_path, capsys, monkeypatch):
@@ -515,7 +533,7 @@ def test_cells_cannot_be_found_without_a_nucleus_channel(store, tmp_path):
         (["m.csv", "--encoder", "vit-large-8"], 1, "needs your own weights"),
         (["m.csv", "--block", "9"], 1, "has blocks 1 to 4; got 9"),
         (["m.csv", "--pooling", "max"], 1, "Unknown pooling 'max'"),
-        (["m.csv", "--scale", "training"], 1, "Unknown scale of 'demo'"),
+        (["m.csv", "--scale", "training"], 1, "'demo' has no training scale"),
         (["m.csv", "--channels", "er"], 1, "takes the channels microtubules"),
         (["m.csv", "--device", "toaster"], 1, "The device 'toaster' cannot be used on this machine"),
         (["m.csv", "--workers", "-1"], 2, "is not in the range"),

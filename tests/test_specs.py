@@ -79,7 +79,7 @@ def test_other_channels_only_where_an_encoder_takes_any():
 
 
 def test_only_subcell_has_a_training_scale():
-    with pytest.raises(UnknownName, match="scale of 'demo'"):
+    with pytest.raises(BadInput, match="'demo' has no training scale"):
         ENCODERS["demo"].at_scale("training")
 
 

@@ -104,6 +104,20 @@ def test_a_published_head_loads_and_one_of_another_width_is_refused(tmp_path):
         load_head(LocalizationHead(1536, 31), path, encoder="subcell-rybg-mae")
 
 
+def test_a_head_given_first_says_so(tmp_path):
+    path = tmp_path / "head.pth"
+    torch.save(published_head(5), path)
+    with pytest.raises(BadWeights, match="it is a localization head; the network's file comes first"):
+        load_weights(SubCellNetwork(TINY), path, encoder="tiny")
+
+
+def test_a_training_checkpoint_with_more_than_the_weights_loads(tmp_path):
+    path, network = tmp_path / "last.ckpt", SubCellNetwork(TINY)
+    torch.save({"state_dict": published_state(tiny_network(2)), "epoch": 3}, path)
+    load_weights(network, path, encoder="tiny")
+    assert torch.equal(network.norm.weight, tiny_network(2).norm.weight)
+
+
 def test_an_encoder_given_as_a_head_is_refused(tmp_path):
     path = tmp_path / "weights.pth"
     torch.save(published_state(tiny_network()), path)

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 from .specs import ENCODERS, EncoderSpec, find_spec
 
 if TYPE_CHECKING:
-    from .encoder import Encoder
+    from .encoder import load_encoder
 
 __all__ = ["ENCODERS", "EncoderSpec", "find_spec", "load_encoder"]
 
 
-def load_encoder(name: str | EncoderSpec, **options: Any) -> Encoder:
-    """Return the encoder `name`; for the options see `encoders.encoder.load_encoder`."""
+def __getattr__(name: str) -> Any:
+    if name != "load_encoder":
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
     from . import encoder
 
-    return encoder.load_encoder(name, **options)
+    return encoder.load_encoder

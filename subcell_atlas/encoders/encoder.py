@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,15 +14,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from .._version import __version__
-from ..errors import AtlasError, BadInput, BadWeights, UnknownName
+from ..errors import AtlasError, BadInput, BadWeights, RecipeMismatch, UnknownName
 from ..recipe import Recipe
 from .aiming import aim_pooler
-from .fetch import cached_path, fetch, how_to_get
+from .fetch import NoConnection, cached_path, fetch, how_to_get
 from .guards import check_crops
 from .localizations import LOCALIZATIONS
 from .network import OWN, Network
 from .openphenom import OpenPhenomNetwork
-from .specs import EncoderSpec, NetworkConfig, OpenPhenomConfig, Published, find_spec
+from .specs import (
+    ENCODERS,
+    TIMM,
+    EncoderSpec,
+    NetworkConfig,
+    OpenPhenomConfig,
+    Published,
+    find_spec,
+)
 from .vit import LocalizationHead, SubCellNetwork
 from .weights import load_head, load_weights, seed_weights, sha256_of_file, sha256_of_state
 
@@ -31,6 +39,7 @@ __all__ = ["PRECISIONS", "RANDOM", "AttentionMaps", "Encoder", "Readout", "load_
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RANDOM = "random"  # in place of a weights file: seeded, untrained, to compare with
 RANDOM_SEED = 0
+PUBLISHED, BUILT_IN = "published", "built in"  # other origins of weights
 LEAST_COSINE = 0.999  # of an embedding in half precision to the same in float32
 CPU_BATCH_BYTES = 2**28  # activations at once; more is not faster on a processor, whose caches are small
 GPU_SHARE = 0.7  # of the memory that is free
@@ -55,11 +64,12 @@ class AttentionMaps:
 
 
 @dataclass(frozen=True)
-class Hashes:
-    """What weights an encoder has: the sha256 of the network's, and of the heads' together (None without)."""
+class Origin:
+    """What weights an encoder has: where from, the sha256 of the network's, and of the heads' together."""
 
-    network: str
-    heads: str | None = None
+    weights: str  # published, random, built in, or the file's name
+    sha256: str
+    heads_sha256: str | None = None
 
 
 class Encoder:
@@ -71,7 +81,7 @@ class Encoder:
         network: Network,
         *,
         heads: Sequence[LocalizationHead] = (),
-        hashes: Hashes,
+        origin: Origin,
         device: str,
         precision: str,
         readout: Readout,
@@ -87,7 +97,7 @@ class Encoder:
         self.dim = network.poolings[readout.pooling]
         self._network = network.to(self.device).eval()
         self._heads = [head.to(self.device).eval() for head in heads]
-        self._hashes = hashes
+        self._origin = origin
         self._in_float32 = in_float32  # makes the same encoder in full precision
         self._chosen_batch = batch_size
         self._batch_sizes: dict[tuple[int, ...], int] = {}  # (height, width) -> crops at once
@@ -100,9 +110,10 @@ class Encoder:
         return Recipe(
             encoder=self.spec.name,
             dim=self.dim,
-            weights_sha256=self._hashes.network,
-            heads_sha256=self._hashes.heads,
-            n_heads=config.n_heads if isinstance(config, NetworkConfig) else None,
+            weights=self._origin.weights,
+            weights_sha256=self._origin.sha256,
+            heads_sha256=self._origin.heads_sha256,
+            attention_heads=config.n_heads if isinstance(config, NetworkConfig) else None,
             block=self.block,
             pooling=describe_pooling(self._network, self.pooling, final_norm=self.final_norm),
             channels=self.spec.channels,
@@ -210,6 +221,7 @@ class Encoder:
         self, crops: np.ndarray, *, blocks: tuple[int, ...], pooling: str, final_norm: bool, compiled: bool = True
     ) -> np.ndarray:
         """Embed crops by `blocks`, (N, len(blocks), dim) float32, in batches that fit into memory."""
+        crops = np.asarray(crops)
         self._check(crops)
         network = self._compiled if compiled and self._compiled is not None else self._network.__call__
         run = partial(network, blocks=blocks, pooling=pooling, final_norm=final_norm)
@@ -306,35 +318,45 @@ def load_encoder(
     weights: str | Path | Sequence[str | Path] = (),
     device: str | None = None,
     precision: str | None = None,
-    readout: Readout | None = None,
+    block: int | None = None,
+    pooling: str = OWN,
+    final_norm: bool = True,
+    with_heads: bool = True,
     batch_size: int | None = None,
     compiled: bool = False,
 ) -> Encoder:
     """Return the encoder `name` (see `specs.find_spec`) or one of a given spec, for inference.
 
-    weights: local files, the network's first, localization heads after; `random` for seeded untrained weights; what the
-    authors published when none is given, fetched into the cache. device: of torch; CUDA where there is one when None.
+    weights: local files, the network's first, localization heads after; `random` for seeded untrained weights; what
+    the authors published when none is given, fetched into the cache.
+    device: of torch; CUDA where there is one when None.
     precision: of the blocks, float32, bfloat16 or float16; the fastest that keeps the embedding when None (see
-    `default_precision`); embeddings are float32 in any case. readout: another block or pooling than the published;
-    blocks beyond it are not kept. batch_size: crops at once; as memory allows when None. compiled: let torch.compile
-    make it faster; the first batch takes minutes.
+    `default_precision`). Embeddings are float32 in any case.
+    block, counted from 1, and pooling (own, cls, patches): another output than the published one; blocks beyond are not
+    kept. final_norm: whether cls and patches read tokens that went through the network's last normalization.
+    with_heads: whether to fetch the published heads.
+    batch_size: crops at once; as memory allows when None.
+    compiled: let torch.compile make it faster; the first batch takes minutes.
     Raise UnknownName, BadWeights, BadInput or MissingExtra.
     """
     spec = name if isinstance(name, EncoderSpec) else find_spec(name)
     if precision is not None and precision not in PRECISIONS:
         raise UnknownName("precision", precision, PRECISIONS)
-    readout = readout or Readout()
+    readout = Readout(block=block, pooling=pooling, final_norm=final_norm)
     device = choose_device(device)
     precision = precision or default_precision(device)
     files = [weights] if isinstance(weights, str | Path) else list(weights)
-    network, sha256 = load_network(spec, files)
-    check_pooling(network, readout.pooling)
-    if readout.block is not None and not 1 <= readout.block <= len(network.blocks):
-        raise BadInput(f"{spec.name!r} has blocks 1 to {len(network.blocks)}; got {readout.block}.")
-    published = readout.block in (None, len(network.blocks)) and readout.pooling == OWN
+    network, origin = load_network(spec, files)
+    check_pooling(network, pooling)
+    if block is not None and not 1 <= block <= len(network.blocks):
+        raise BadInput(f"{spec.name!r} has blocks 1 to {len(network.blocks)}; got {block}.")
+    published = block in (None, len(network.blocks)) and pooling == OWN
     if files[1:] and not published:
         raise BadInput("Localization heads read the last block by its own pooling; leave --block and --pooling out.")
-    head_files = [Path(file) for file in files[1:]] if files else published_files(spec, spec.heads if published else ())
+    if files[1:] and origin.weights == RANDOM:
+        raise BadInput("Localization heads tell nothing of a network with random weights; leave them out.")
+    wanted = spec.heads if published and with_heads else ()
+    head_files = [Path(file) for file in files[1:]] if files else published_files(spec, wanted)
     heads = [read_head(spec, path) for path in head_files]
     heads_sha256 = "+".join(sha256_of_file(path) for path in head_files) or None
     network.trim(readout.block or len(network.blocks))
@@ -344,12 +366,21 @@ def load_encoder(
         spec,
         network,
         heads=heads,
-        hashes=Hashes(sha256, heads_sha256),
+        origin=replace(origin, heads_sha256=heads_sha256),
         device=device,
         precision=precision,
         readout=readout,
         batch_size=batch_size,
-        in_float32=lambda: load_encoder(spec, weights=files, device=device, precision="float32", readout=readout),
+        in_float32=lambda: load_encoder(
+            spec,
+            weights=files,
+            device=device,
+            precision="float32",
+            block=block,
+            pooling=pooling,
+            final_norm=final_norm,
+            with_heads=False,
+        ),
     )
     if compiled:
         encoder.compile()
@@ -357,8 +388,20 @@ def load_encoder(
 
 
 def load_encoder_of(recipe: Recipe, *, name: str | None = None, weights: Sequence[str | Path] = ()) -> Encoder:
-    """Return the encoder that made embeddings of `recipe`, to embed more; `name` when its spec is a file."""
+    """Return the encoder that made embeddings of `recipe`, to embed more; `name`: the file of its spec, if it has one.
+
+    Raise RecipeMismatch when it is another's, BadWeights when its weights were a file and are not given.
+    """
+    if name is None and recipe.encoder not in ENCODERS and not recipe.encoder.startswith(TIMM):
+        raise BadInput(f"The atlas was made by {recipe.encoder!r}: give --encoder FILE.toml, which describes it.")
     spec = find_spec(name or recipe.encoder)
+    if spec.name != recipe.encoder:
+        raise RecipeMismatch(f"The atlas was made by {recipe.encoder!r}, not {spec.name!r}.")
+    if not weights and recipe.weights == RANDOM:
+        weights = [RANDOM]
+    elif not weights and recipe.weights not in (None, PUBLISHED, BUILT_IN):
+        known = f"{recipe.weights!r} (sha256 {(recipe.weights_sha256 or '')[:12]}…)"
+        raise BadWeights(f"The atlas was made with the weights {known}: give the file with --weights.")
     if recipe.channels is not None:
         spec = spec.with_channels(recipe.channels)
     if recipe.crop_px != spec.crop_px:
@@ -367,23 +410,30 @@ def load_encoder_of(recipe: Recipe, *, name: str | None = None, weights: Sequenc
     for pooling in network.poolings:
         for final_norm in (True, False):
             if describe_pooling(network, pooling, final_norm=final_norm) == recipe.pooling:
-                readout = Readout(block=recipe.block, pooling=pooling, final_norm=final_norm)
-                return load_encoder(spec, weights=weights, precision=recipe.precision, readout=readout)
+                return load_encoder(
+                    spec,
+                    weights=weights,
+                    precision=recipe.precision,
+                    block=recipe.block,
+                    pooling=pooling,
+                    final_norm=final_norm,
+                    with_heads=False,
+                )
     raise UnknownName("pooling", str(recipe.pooling), network.poolings)
 
 
-def load_network(spec: EncoderSpec, files: Sequence[str | Path]) -> tuple[Network, str]:
-    """Return the network with its weights, and their sha256."""
+def load_network(spec: EncoderSpec, files: Sequence[str | Path]) -> tuple[Network, Origin]:
+    """Return the network with its weights, and where they are from."""
     if not files and spec.seed is not None:
         network = make_network(spec, on="cpu")
         assert isinstance(network, SubCellNetwork)
         seed_weights(network, spec.seed)
         aim_pooler(network, channel=spec.channels.index("protein"))
-        return network, sha256_of_state(network)
-    if files and str(files[0]) == RANDOM:
+        return network, Origin(BUILT_IN, sha256_of_state(network))
+    if files and str(files[0]).lower() == RANDOM:
         network = make_network(spec, on="cpu")
         seed_weights(network, RANDOM_SEED)
-        return network, sha256_of_state(network)
+        return network, Origin(RANDOM, sha256_of_state(network))
     if not files and spec.weights is None:
         raise BadWeights(f"{spec.name!r} needs your own weights: give the file with --weights. ({spec.note})")
     path = Path(files[0]) if files else published_files(spec, [spec.weights] if spec.weights else [])[0]
@@ -393,7 +443,7 @@ def load_network(spec: EncoderSpec, files: Sequence[str | Path]) -> tuple[Networ
     if not files and spec.weights and spec.weights.sha256 not in (None, sha256):
         msg = f"{str(path)!r} is not the published file (its sha256 is {sha256[:12]}…).\nDelete it; it is fetched anew."
         raise BadWeights(msg)
-    return network, sha256
+    return network, Origin(path.name if files else PUBLISHED, sha256)
 
 
 def published_files(spec: EncoderSpec, files: Sequence[Published]) -> list[Path]:
@@ -404,7 +454,7 @@ def published_files(spec: EncoderSpec, files: Sequence[Published]) -> list[Path]
     except BadWeights as exc:
         wanted = [file.url for file in (spec.weights, *spec.heads) if file is not None]
         absent = [url for url in wanted if not cached_path(url).is_file()]
-        if len(absent) == 1:
+        if len(absent) == 1 or not isinstance(exc, NoConnection):
             raise
         what_happened = "\n".join(str(exc).splitlines()[:2])
         raise BadWeights(f"{what_happened}\n{how_to_get(absent)}") from exc

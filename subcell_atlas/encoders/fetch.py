@@ -29,7 +29,7 @@ from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 from .._version import __version__
 from ..errors import BadWeights
 
-__all__ = ["cache_folder", "cached_path", "fetch", "how_to_get"]
+__all__ = ["NoConnection", "cache_folder", "cached_path", "fetch", "how_to_get"]
 
 TIMEOUTS_S = (10.0, 30.0)  # to connect, and between two pieces of the answer
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further attempt; a piece that arrives starts the row again
@@ -43,6 +43,10 @@ MAYBE_BETTER_NEXT_TIME = (requests.ConnectionError, requests.Timeout, requests.e
 
 class Broken(Exception):
     """An attempt failed in a way that another may not."""
+
+
+class NoConnection(BadWeights):
+    """The server was not reached."""
 
 
 class Refused(Exception):
@@ -261,7 +265,7 @@ class Transfer:
             f"The weights {self.url}\ncould not be fetched: {reason}.\nIf you get the file elsewhere, put it at "
             f"{self.path}\nor give it with --weights FILE."
         )
-        return BadWeights(msg)
+        return BadWeights(msg) if self.answered else NoConnection(msg)
 
     def say(self, text: str) -> None:
         """Say `text` on stderr if progress is wanted."""

@@ -111,7 +111,7 @@ class OpenPhenomNetwork(Network):
         """Bring each channel of each crop to mean 0 and variance 1.
 
         The network was made for 0 to 255, and the epsilon is in those units: intensities are taken as they are,
-        whatever their depth (larger ones make the epsilon smaller still), but for floats up to 1, where 1 counts as 255.
+        whatever their depth (larger ones make the epsilon smaller still); of floats up to 1, 1 counts as 255.
         """
         pixels = crops.float()
         if not crops.is_floating_point():

@@ -150,9 +150,10 @@ class EncoderSpec:
         """
         if scale == "native":
             return self
-        if scale != "training" or not self.heads:
-            allowed = ["native", "training"] if self.heads else ["native"]
-            raise UnknownName(f"scale of {self.name!r}", scale, allowed)
+        if scale != "training":
+            raise UnknownName("scale", scale, ("native", "training"))
+        if not self.heads:
+            raise BadInput(f"{self.name!r} has no training scale; the published SubCell encoders have.")
         return dataclasses.replace(self, crop_px=TRAINING_CROP_PX, pixel_size_um=2 * HPA_PIXEL_SIZE_UM)
 
     def with_channels(self, channels: Sequence[str]) -> EncoderSpec:
@@ -298,6 +299,8 @@ def read_spec(path: Path) -> EncoderSpec:
     if found["name"] in ENCODERS or found["name"].startswith(TIMM):
         raise BadInput(f"{str(path)!r} calls itself {found['name']!r}, which is another encoder; give it a name.")
     check_channels(found["channels"])
+    if found["pixel_size_um"] > 10:
+        raise BadInput(f"In {str(path)!r} pixel_size_um is {found['pixel_size_um']} µm, more than a cell allows.")
     shape = NetworkConfig(n_channels=len(found["channels"]), **network)
     if shape.width % shape.n_heads or shape.image_size % shape.patch_size or found["crop_px"] % shape.patch_size:
         msg = f"In {str(path)!r} width must be a multiple of n_heads, image_size and crop_px of patch_size."
@@ -322,7 +325,7 @@ def check_keys(found: Mapping[str, Any], wanted: Mapping[str, type], path: Path)
         if key not in found:
             raise BadInput(f"{str(path)!r} lacks {key!r}.")
         value = found[key]
-        fits = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+        fits = value != "" and isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
         if not fits or (isinstance(value, int | float) and value <= 0):
             raise BadInput(f"In {str(path)!r} {key!r} is {value!r}; it must be {KINDS[kind]}.")
     for key in found:

@@ -51,7 +51,10 @@ def load_strictly(
         wanted |= dict.fromkeys(names[name], tensor.shape if len(names[name]) == 1 else (rows, *tensor.shape[1:]))
     problem = first_problem(stored, wanted, unused)
     if problem:
-        raise BadWeights(f"{str(path)!r} does not hold {what}: {problem}.\nSee 'subcell-atlas encoders'.")
+        is_head = set(stored) == {f"{number}.{leaf}" for number in HEAD_NAMES.values() for leaf in ("weight", "bias")}
+        if is_head and "head" not in what:
+            problem = "it is a localization head; the network's file comes first"
+        raise BadWeights(f"{str(path)!r} does not hold {what}: {problem}.")
     state = {name: torch.cat([stored[key] for key in keys]).float() for name, keys in names.items()}
     module.load_state_dict(state, strict=True, assign=True)
 
@@ -78,7 +81,9 @@ def first_problem(
 def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
     """Read a flat dictionary of tensors, PyTorch's or safetensors'; anything else raises BadWeights."""
     if not path.is_file():
-        raise BadWeights(f"There is no weights file {str(path)!r}.")
+        raise BadWeights(f"There is no weights file {str(path)!r}." + (" It is a folder." if path.is_dir() else ""))
+    if not path.stat().st_size:
+        raise BadWeights(f"The weights file {str(path)!r} is empty. Fetch it anew.")
     try:
         if is_safetensors(path):
             return safetensors.torch.load_file(path)
@@ -89,10 +94,10 @@ def read_checkpoint(path: Path) -> Mapping[str, Tensor]:
     ) as exc:  # fmt: skip
         msg = (
             f"{str(path)!r} is not a readable weights file of plain tensors: it is damaged, of another format, or "
-            "holds code, which is never run.\nFetch it anew."
+            "holds code, which is never run."
         )
         raise BadWeights(msg) from exc
-    if isinstance(stored, dict) and set(stored) == {"state_dict"}:
+    if isinstance(stored, dict) and isinstance(stored.get("state_dict"), dict):
         stored = stored["state_dict"]
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
         raise BadWeights(f"{str(path)!r} is not a flat dictionary of tensors, as a SubCell checkpoint is.")
