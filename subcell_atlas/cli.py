@@ -398,9 +398,13 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed:
 
 
 @main.command("encoders")
+@atlas_option
 @json_option
-def encoders_command(as_json: bool) -> None:
-    """List the encoders: channels, size, length of the embedding, licence, and whether the weights are here."""
+def encoders_command(uri: str | None, as_json: bool) -> None:
+    """List the encoders: channels, size, length of the embedding, licence, and whether the weights are here.
+
+    The one that made the atlas is named, where there is one.
+    """
     from .encoders.fetch import cache_folder, cached_path
     from .encoders.specs import ENCODERS
 
@@ -428,8 +432,11 @@ def encoders_command(as_json: bool) -> None:
             }
         )
     columns = ["name", "channels", "million_parameters", "dim", "crop", "licence", "weights"]
-    reply({"encoders": rows}, rows, columns, as_json=as_json)
+    made_by = encoder_of(resolve(uri))
+    reply({"encoders": rows, "atlas": made_by}, rows, columns, as_json=as_json)
     if not as_json:
+        if made_by:
+            click.echo(f"The atlas {resolve(uri)} was made by {made_by}.")
         for row in rows:
             if row["note"]:
                 click.echo(f"{row['name']}: {row['note']}.")
@@ -452,13 +459,27 @@ def info(uri: str | None, as_json: bool) -> None:
         show([{"recipe": k, "value": v} for k, v in found["recipe"].items()], ["recipe", "value"])
 
 
-@main.command()
-@json_option
-def doctor(as_json: bool) -> None:
-    """Check this machine: packages, processor, GPU; with the fix for what is missing."""
-    from .doctor import check_machine
+def encoder_of(uri: str) -> str | None:
+    """Return the encoder that made an atlas's cells; None when there is no such atlas."""
+    from .errors import AtlasNotFound
+    from .store import Store
 
-    checks = [check.__dict__ for check in check_machine()]
+    if "://" not in uri and not Path(uri).exists():
+        return None
+    with contextlib.suppress(AtlasNotFound):
+        recipe = Store.open(uri).recipe("cells", "embedding")
+        return recipe.encoder if recipe else None
+    return None
+
+
+@main.command()
+@atlas_option
+@json_option
+def doctor(uri: str | None, as_json: bool) -> None:
+    """Check this machine: packages, processor, GPU, speed, and the atlas; with the fix for what is missing."""
+    from .doctor import check_atlas, check_machine
+
+    checks = [check.__dict__ for check in [*check_machine(), check_atlas(resolve(uri))]]
     reply({"checks": checks}, checks, ["name", "status", "found", "fix"], as_json=as_json)
 
 

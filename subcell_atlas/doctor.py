@@ -8,7 +8,7 @@ import platform
 import sys
 from dataclasses import dataclass
 
-__all__ = ["Check", "check_machine"]
+__all__ = ["Check", "check_atlas", "check_machine"]
 
 ENCODER = "subcell-rybg-mae"  # the one that is timed
 PROTEOME_CELLS = 1_200_000  # about as many as the Human Protein Atlas shows
@@ -84,6 +84,21 @@ def check_encoder() -> Check:
     )
     fix = "" if rate >= OVERNIGHT else "a GPU embeds a proteome overnight"
     return Check(ENCODER, "ok" if rate >= OVERNIGHT else "note", found, fix)
+
+
+def check_atlas(uri: str) -> Check:
+    """Say whether there is an atlas at `uri` and whether it can be read."""
+    from .errors import AtlasError, AtlasNotFound
+    from .store import Store
+
+    try:
+        store = Store.open(uri)
+        found = f"{uri}: {store.count('proteins')} proteins, {store.count('cells')} cells"
+    except AtlasNotFound:
+        return Check("atlas", "note", f"none at {uri}", "subcell-atlas demo, or ingest; or name another with --atlas")
+    except AtlasError as exc:
+        return Check("atlas", "missing", f"{uri}: {exc}", "another atlas (--atlas)")
+    return Check("atlas", "ok", found)
 
 
 def in_words(seconds: float) -> str:

@@ -49,8 +49,18 @@ def test_every_answer_is_one_json_document_and_also_a_text(command):
 def test_every_command_has_help(command):
     text = run(*command.split(), "--help").stdout
     assert len(text.splitlines()) > 4
-    if command not in ("ingest", "encoders", "doctor"):
+    if command != "ingest":
         assert "--atlas" in text
+
+
+def test_encoders_and_doctor_tell_of_the_atlas(monkeypatch, tmp_path):
+    assert "was made by demo" in run("encoders").stdout
+    assert "40 proteins" in run("doctor").stdout
+    monkeypatch.setenv("SUBCELL_ATLAS", str(tmp_path / "none"))
+    assert json.loads(run("encoders", "--json").stdout)["atlas"] is None
+    checks = {check["name"]: check for check in json.loads(run("doctor", "--json").stdout)["checks"]}
+    assert checks["atlas"]["status"] == "note"
+    assert "crops/s" in checks["subcell-rybg-mae"]["found"]
 
 
 def test_the_json_has_the_shapes_of_the_contract():

@@ -34,7 +34,7 @@ from .specs import (
 from .vit import LocalizationHead, SubCellNetwork
 from .weights import load_head, load_weights, seed_weights, sha256_of_file, sha256_of_state
 
-__all__ = ["PRECISIONS", "RANDOM", "AttentionMaps", "Encoder", "Readout", "load_encoder", "load_encoder_of"]
+__all__ = ["PRECISIONS", "RANDOM", "AttentionMaps", "Encoder", "load_encoder", "load_encoder_of"]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 RANDOM = "random"  # in place of a weights file: seeded, untrained, to compare with
@@ -103,6 +103,9 @@ class Encoder:
         self._batch_sizes: dict[tuple[int, ...], int] = {}  # (height, width) -> crops at once
         self._compiled: Callable[..., Tensor] | None = None
         self._copying: torch.cuda.Stream | None = None
+
+    def __repr__(self) -> str:
+        return f"Encoder({self.spec.name!r}, dim={self.dim}, device={str(self.device)!r}, precision={self.precision!r})"
 
     def recipe(self, *, masking: str) -> Recipe:
         """Return how embeddings of this encoder come to be; `masking` says what the crops show (cell or none)."""
