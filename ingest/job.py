@@ -73,6 +73,7 @@ class Counts:
     cells: int = 0
     done_before: int = 0
     rejected: int = 0
+    remark: str = ""  # on the pictures as a whole: that their channels look swapped
 
 
 def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Options) -> Counts:
@@ -218,8 +219,9 @@ class Writer:
             return
         crops, self._first, self._looked_at = np.stack(self._first), [], True
         self.encoder.check_precision(crops[:N_CHECKED])
-        if warning := swapped_channels(crops, self.encoder.spec.channels):
-            tqdm.write(warning, file=sys.stderr)
+        if remark := swapped_channels(crops, self.encoder.spec.channels):
+            self.counts.remark = remark
+            tqdm.write(remark, file=sys.stderr)
 
     def finish(self) -> None:
         """Write the rest, and forget the rejects of earlier runs over this source: those that stand were found anew."""

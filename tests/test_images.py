@@ -332,6 +332,16 @@ def test_deep_and_float_pictures_keep_their_range_when_they_are_resized():
         assert (crop == top).all()
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_half_the_size_is_the_mean_of_four_pixels_as_in_subcells_training_crops(rng, dtype):
+    picture = (rng.random((2, 64, 64)) * 200).astype(dtype)
+    crop = cut_crop(picture, (32, 32), keep=None, side_px=64, size=32)
+    means = (
+        picture[:, ::2, ::2].astype(float) + picture[:, 1::2, ::2] + picture[:, ::2, 1::2] + picture[:, 1::2, 1::2]
+    ) / 4
+    assert np.abs(crop - means).max() <= (1e-4 if dtype == np.float32 else 0.5)
+
+
 def test_the_largest_label_is_the_cell_of_a_crop():
     labels = np.zeros((32, 32), np.int32)
     labels[:20], labels[25:] = 5, 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -501,6 +502,8 @@ def test_channels_that_look_swapped_are_told_of_once_whatever_the_batch(store, t
     ingest(store, many_cells(tmp_path, 20), options=Options(workers=0, progress=False, batch_size=2))
     assert asked == [(16, CHANNELS)]
     assert capsys.readouterr().err.count("The channels look swapped.") == 1
+    (run,) = store.read("runs").to_pylist()
+    assert json.loads(run["counts"])["remark"] == "The channels look swapped."
 
 
 def test_a_precision_that_strays_stops_the_run_before_anything_is_stored(store, tmp_path, monkeypatch):
