@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from subcell_atlas.encoders.encoder import PRECISIONS, RANDOM, Encoder, choose_device, default_precision, load_encoder
+from subcell_atlas.encoders.encoder import PRECISIONS, RANDOM, Encoder, choose_device, fastest_precision, load_encoder
 from subcell_atlas.encoders.speed import flops_per_crop, median_seconds, product_ceiling
 from subcell_atlas.encoders.vit import Block, SubCellNetwork
 
@@ -50,7 +50,7 @@ def main() -> None:
     chosen = parser.parse_args()
     device = choose_device(chosen.device)
     batch = chosen.batch or (128 if device.startswith("cuda") else 8)
-    best = default_precision(device)
+    best = fastest_precision(device)
     print(f"{machine(device)}; torch {torch.__version__}; {torch.get_num_threads()} threads; {chosen.encoder}")
     ceiling = {dtype: product_ceiling(device, dtype) for dtype in {torch.float32, PRECISIONS[best]}}
     for dtype, rate in ceiling.items():
@@ -59,7 +59,8 @@ def main() -> None:
     for size in chosen.size:
         measure_size(exact, chosen, device, size, batch, best, ceiling[PRECISIONS[best]])
     if chosen.cells:
-        compare_precision(exact, load_encoder(chosen.encoder, weights=chosen.weights, device=device), chosen.cells)
+        half = load_encoder(chosen.encoder, weights=chosen.weights, device=device, precision=best)
+        compare_precision(exact, half, chosen.cells)
 
 
 def measure_size(

@@ -146,6 +146,7 @@ def chosen_spec(name: str, options: dict[str, Any]) -> EncoderSpec:
 def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> Encoder:
     """Load the encoder that was asked for, in the precision of the atlas at `uri` unless another is asked for."""
     from .encoders import load_encoder
+    from .encoders.encoder import FASTEST
     from .errors import AtlasNotFound
     from .store import Store
 
@@ -153,6 +154,7 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
         stored = Store.open(uri).recipe("cells", "embedding")
         if stored is not None and stored.encoder == spec.name:
             options["precision"] = options["precision"] or stored.precision
+    options["precision"] = options["precision"] or FASTEST
     if spec.note and (spec.seed is None or not options["weights"]):
         click.echo(f"Encoder {spec.name!r}: {spec.note}.", err=True)
     if "random" in options["weights"]:

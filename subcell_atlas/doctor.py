@@ -64,14 +64,14 @@ def check_gpu() -> Check:
 def check_encoder() -> Check:
     """Say how fast SubCell can be expected to run here, and whether its weights are here."""
     try:
-        from .encoders.encoder import choose_device, default_precision
+        from .encoders.encoder import choose_device, fastest_precision
         from .encoders.fetch import cached_path
         from .encoders.specs import ENCODERS
         from .encoders.speed import expected_speed
     except ImportError as exc:
         return Check(ENCODER, "missing", f"cannot be run: {exc}", f"pip install {exc.name}")
     spec, device = ENCODERS[ENCODER], choose_device(None)
-    precision = default_precision(device)
+    precision = fastest_precision(device)
     try:
         rate = expected_speed(spec, device, precision)
     except (RuntimeError, MemoryError) as exc:

@@ -370,3 +370,11 @@ def test_on_a_gpu_the_default_precision_keeps_the_embedding():
     exact = load_encoder("subcell-rybg-mae", weights="random", device="cpu", precision="float32")
     assert encoder.device.type == "cuda"
     assert cosines(encoder.embed(crops)[[0, 299]], exact.embed(crops[[0, 299]])).min() > 0.999
+
+
+def test_the_default_is_exact_on_a_processor_and_the_fastest_on_request(tmp_path, monkeypatch):
+    assert load_tiny(tmp_path).precision == "float32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    assert load_tiny(tmp_path, precision="fastest").precision == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert load_tiny(tmp_path, precision="fastest").precision == "float32"

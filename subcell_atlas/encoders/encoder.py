@@ -34,9 +34,10 @@ from .specs import (
 from .vit import LocalizationHead, SubCellNetwork
 from .weights import load_head, load_weights, seed_weights, sha256_of_file, sha256_of_state
 
-__all__ = ["PRECISIONS", "RANDOM", "AttentionMaps", "Encoder", "load_encoder", "load_encoder_of"]
+__all__ = ["FASTEST", "PRECISIONS", "RANDOM", "AttentionMaps", "Encoder", "load_encoder", "load_encoder_of"]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FASTEST = "fastest"
 RANDOM = "random"  # in place of a weights file: seeded, untrained, to compare with
 RANDOM_SEED = 0
 PUBLISHED, BUILT_IN = "published", "built in"  # other origins of weights
@@ -333,8 +334,9 @@ def load_encoder(
     weights: local files, the network's first, localization heads after; `random` for seeded untrained weights; what
     the authors published when none is given, fetched into the cache.
     device: of torch; CUDA where there is one when None.
-    precision: of the blocks, float32, bfloat16 or float16; the fastest that keeps the embedding when None (see
-    `default_precision`). Embeddings are float32 in any case.
+    precision: of the blocks, float32, bfloat16 or float16, or the `fastest` of them that keeps the embedding to a
+    cosine of 0.999 (see `fastest_precision`); when None, float32 on a processor, the fastest on a GPU. Embeddings are
+    float32 in any case.
     block, counted from 1, and pooling (own, cls, patches): another output than the published one; blocks beyond are not
     kept. final_norm: whether cls and patches read tokens that went through the network's last normalization.
     with_heads: whether to fetch the published heads.
@@ -343,11 +345,13 @@ def load_encoder(
     Raise UnknownName, BadWeights, BadInput or MissingExtra.
     """
     spec = name if isinstance(name, EncoderSpec) else find_spec(name)
-    if precision is not None and precision not in PRECISIONS:
-        raise UnknownName("precision", precision, PRECISIONS)
+    if precision is not None and precision not in (*PRECISIONS, FASTEST):
+        raise UnknownName("precision", precision, [*PRECISIONS, FASTEST])
     readout = Readout(block=block, pooling=pooling, final_norm=final_norm)
     device = choose_device(device)
-    precision = precision or default_precision(device)
+    if precision == FASTEST or (precision is None and device.startswith("cuda")):
+        precision = fastest_precision(device)
+    precision = precision or "float32"
     files = [weights] if isinstance(weights, str | Path) else list(weights)
     network, origin = load_network(spec, files)
     check_pooling(network, pooling)
@@ -498,7 +502,7 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def default_precision(device: str) -> str:
+def fastest_precision(device: str) -> str:
     """Return bfloat16 where matrix products are faster in it: on GPUs, and on processors that multiply it."""
     if device.startswith("cuda"):
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from .encoder import PRECISIONS, default_precision
+from .encoder import PRECISIONS, fastest_precision
 from .specs import EncoderSpec, NetworkConfig
 from .vit import SubCellNetwork
 from .weights import seed_weights
@@ -42,7 +42,7 @@ def expected_speed(spec: EncoderSpec, device: str, precision: str | None = None)
     assert isinstance(config, NetworkConfig)
     network = SubCellNetwork(dataclasses.replace(config, n_blocks=1)).to(device).eval()
     seed_weights(network, 0)
-    precision = precision or default_precision(device)
+    precision = precision or fastest_precision(device)
     if precision != "float32":
         network.use_precision(PRECISIONS[precision])
     n = 64 if device.startswith("cuda") else 2
