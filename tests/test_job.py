@@ -442,7 +442,7 @@ def test_a_run_that_is_interrupted_and_then_killed_goes_on_to_the_undisturbed_ta
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
     store = Store.open(str(atlas))
-    encoder = load_encoder("demo")
+    encoder = load_encoder("demo", precision="fastest")  # as the command takes it
     ingest(store, manifest, encoder=encoder, options=Options(workers=0, progress=False))
     assert len(cells(store)) == len(source)
     undisturbed = Store.create(str(tmp_path / "undisturbed"))
