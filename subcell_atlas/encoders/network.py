@@ -42,8 +42,16 @@ class Network(nn.Module):
         """Map raw crops (B, C, H, W) of any dtype to what `tokens_after` takes, float32."""
 
     @abstractmethod
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Map normalized crops to the tokens that the first block takes."""
+
     def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
         """Yield the tokens after each of `blocks`, counted from 1 and ascending; compute none beyond the last."""
+        tokens = self.embed_patches(pixels)
+        for number, block in enumerate(self.blocks[: blocks[-1]], start=1):
+            tokens = block(tokens)
+            if number in blocks:
+                yield tokens
 
     @abstractmethod
     def pool(self, tokens: Tensor, pooling: str, *, final_norm: bool) -> Tensor:
@@ -66,9 +74,9 @@ class Network(nn.Module):
         """Drop every block after the first `n_blocks`."""
         del self.blocks[n_blocks:]
 
+    @abstractmethod
     def use_precision(self, dtype: torch.dtype) -> None:
         """Compute the blocks in `dtype`, a half precision."""
-        self.to(dtype)
 
 
 def project_patches(pixels: Tensor, patches: nn.Conv2d, *, in_half: bool) -> Tensor:

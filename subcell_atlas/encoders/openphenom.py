@@ -8,7 +8,7 @@ their own, for non-commercial use.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -121,19 +121,11 @@ class OpenPhenomNetwork(Network):
             pixels = torch.where(highest > 1, pixels / 255, pixels)
         return functional.instance_norm(pixels, eps=INSTANCE_NORM_EPS)
 
-    def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the tokens (B, 1 + C * patches, width) after each of `blocks`; H and W are the picture's of the spec.
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Map (B, C, H, W), H and W the picture's of the spec, to tokens (B, 1 + C * patches, width).
 
         After the class token come the patches of the first channel row by row, then those of the second, …
         """
-        tokens = self.embed_patches(pixels)
-        for number, block in enumerate(self.blocks[: blocks[-1]], start=1):
-            tokens = block(tokens)
-            if number in blocks:
-                yield tokens
-
-    def embed_patches(self, pixels: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the tokens that the first block takes."""
         n, dtype = len(pixels), self.norm.weight.dtype
         single = pixels.flatten(0, 1).unsqueeze(1)  # (B * C, 1, H, W)
         tokens = project_patches(single, self.patches, in_half=False).reshape(n, -1, self.config.width)

@@ -7,7 +7,7 @@ come under licences of their own.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -71,15 +71,11 @@ class TimmNetwork(Network):
         mean, deviation = (gray.new_tensor(values)[:, None, None] for values in (self.mean, self.deviation))
         return (gray - mean) / deviation
 
-    def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the tokens (B * C, T, width) after each of `blocks`; H and W are the network's picture size."""
+    def embed_patches(self, pixels: Tensor) -> Tensor:
+        """Map (B, C, 3, H, W), H and W the network's picture size, to tokens (B * C, T, width)."""
         model = self.model
         tokens = model.norm_pre(model.patch_drop(model._pos_embed(model.patch_embed(pixels.flatten(0, 1)))))
-        tokens = tokens.to(next(self.blocks.parameters()).dtype)
-        for number, block in enumerate(self.blocks[: blocks[-1]], start=1):
-            tokens = block(tokens)
-            if number in blocks:
-                yield tokens
+        return tokens.to(next(self.blocks.parameters()).dtype)
 
     def pool(self, tokens: Tensor, pooling: str, *, final_norm: bool) -> Tensor:
         """Pool the tokens (B * C, T, width) of a block into (B, C * width)."""

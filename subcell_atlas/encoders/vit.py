@@ -8,7 +8,7 @@ ViT-B/16 and any smaller or larger configuration of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -145,16 +145,8 @@ class SubCellNetwork(Network):
         """Scale each crop by the minimum and maximum over all its channels together."""
         return min_max(crops)
 
-    def tokens_after(self, pixels: Tensor, blocks: Sequence[int]) -> Iterator[Tensor]:
-        """Yield the tokens (B, 1 + patches, width) after each of `blocks`; H and W are multiples of the patch."""
-        tokens = self.embed_patches(pixels)
-        for number, block in enumerate(self.blocks[: blocks[-1]], start=1):
-            tokens = block(tokens)
-            if number in blocks:
-                yield tokens
-
     def embed_patches(self, pixels: Tensor) -> Tensor:
-        """Map (B, C, H, W) to the tokens that the first block takes."""
+        """Map (B, C, H, W), H and W multiples of the patch, to tokens (B, 1 + patches, width)."""
         dtype = self.norm.weight.dtype
         patches = project_patches(pixels, self.patches, in_half=dtype != torch.float32)
         positions = self.positions_for(*(side // self.config.patch_size for side in pixels.shape[-2:]))
