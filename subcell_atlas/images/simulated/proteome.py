@@ -38,8 +38,10 @@ class Texture:
     unevenness: contrast between regions of the cell, 0 to 1.
     nuclear_distance: -1 close to the nucleus (or to its centre) to 1 far from it.
     second_share: share of the light in the second place, for proteins that have one.
-    diffuse: faint light all over the cell. brightness: 1 fills the range of the camera.
+    diffuse: light all over the cell. brightness: 1 fills the range of the camera.
     cell_sd: cell-to-cell standard deviation of log brightness.
+    purity: how little of the light is left where the pattern is not, 0 to 1.
+    rim: how much the cell's edge stands out in the plasma membrane, 0 to 1.
     """
 
     granularity: float
@@ -53,6 +55,8 @@ class Texture:
     diffuse: float
     brightness: float
     cell_sd: float
+    purity: float
+    rim: float
 
 
 TEXTURE_RANGE: dict[str, tuple[float, float]] = {
@@ -64,9 +68,11 @@ TEXTURE_RANGE: dict[str, tuple[float, float]] = {
     "unevenness": (0.0, 0.8),
     "nuclear_distance": (-1.0, 1.0),
     "second_share": (0.3, 0.6),
-    "diffuse": (0.02, 0.16),
-    "brightness": (0.55, 1.0),
+    "diffuse": (0.02, 0.3),
+    "brightness": (0.35, 1.0),
     "cell_sd": (0.06, 0.25),
+    "purity": (0.0, 1.0),
+    "rim": (0.0, 1.0),
 }
 
 

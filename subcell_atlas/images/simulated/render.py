@@ -16,7 +16,7 @@ from subcell_atlas.images.simulated.stains import stain_protein
 __all__ = ["CHANNELS", "VERSION", "SimulatedCell", "describe_cell", "make_cell"]
 
 CHANNELS = ("microtubules", "er", "nucleus", "protein")
-VERSION = 1
+VERSION = 2
 
 WELLS_PER_PLATE = 96
 REPLICATES = 2  # plates on which the same antibody is seen, in each cell line
@@ -122,7 +122,7 @@ def _stain_target(
 def _antibody_background(antibody: str, seed: int) -> tuple[float, float]:
     """Return the light that an antibody leaves all over the cell and in its nucleus, whatever its target."""
     rng = _stream(_ANTIBODY, seed, _antibody_number(antibody))
-    return float(rng.uniform(0.0, 0.06)), float(rng.choice([0.0, 0.0, 0.04, 0.08]))
+    return float(min(rng.exponential(0.05), 0.25)), float(rng.choice([0.0, 0.0, 0.05, 0.12, 0.2]))
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,9 @@ class CellShape:
 
 
 CELL_SHAPES: dict[str, CellShape] = {
-    "Demo-A": CellShape(12.4, 2.3, (4, 6), 0.24, 0.30, 4, 6.2, 1.4, 160, 0.6, (2, 5)),
-    "Demo-B": CellShape(12.4, 1.1, (5, 7), 0.13, 0.03, 4, 6.6, 1.12, 190, 0.35, (3, 6)),
-    "Demo-C": CellShape(17.4, 1.12, (8, 13), 0.11, 0.12, 6, 7.8, 1.2, 250, 0.65, (3, 6)),
+    "Demo-A": CellShape(11.2, 2.3, (4, 6), 0.26, 0.36, 4, 5.6, 1.4, 160, 0.6, (2, 5)),
+    "Demo-B": CellShape(11.6, 1.3, (5, 7), 0.15, 0.08, 4, 6.0, 1.15, 190, 0.35, (3, 6)),
+    "Demo-C": CellShape(15.8, 1.25, (6, 12), 0.15, 0.2, 6, 7.2, 1.2, 250, 0.65, (3, 6)),
 }
 
 
@@ -73,7 +73,7 @@ def make_cell_outline(rng: np.random.Generator, shape: CellShape) -> Outline:
     radii = gaussian_filter1d(radii, shape.rounding * N_ANGLES / 360, mode="wrap")
     radii *= 1 + _ripple(rng, 0.013, 5, 90)
     area_radius = np.sqrt(np.mean(radii**2))
-    radii *= shape.radius_um * np.exp(rng.normal(0, 0.1)) / area_radius
+    radii *= shape.radius_um * np.exp(rng.normal(0, 0.17)) / area_radius
     points = radii[:, None] * _UNIT
     low, high = points.min(axis=0), points.max(axis=0)
     fit = min(1.0, LARGEST_UM / float((high - low).max()))
@@ -100,7 +100,7 @@ def _draw_polygon(rng: np.random.Generator, shape: CellShape) -> np.ndarray:
     n = int(rng.integers(shape.corners[0], shape.corners[1] + 1))
     angle = (np.arange(n) + rng.uniform(-0.3, 0.3, n)) * (2 * np.pi / n)
     reach = np.exp(rng.normal(0, shape.irregularity, n))
-    stretch = np.sqrt(shape.aspect * np.exp(rng.normal(0, 0.1)))
+    stretch = np.sqrt(shape.aspect * np.exp(rng.normal(0, 0.2)))
     corners = np.stack([reach * np.sin(angle) / stretch, reach * np.cos(angle) * stretch], axis=1)
     after = np.roll(corners, -1, axis=0)
     control = (corners + after) / 2 * (1 - shape.concavity * rng.uniform(0.3, 1.4, (n, 1)))

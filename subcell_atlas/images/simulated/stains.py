@@ -60,13 +60,14 @@ def _spots(scene: Scene, texture: Texture, image: np.ndarray, rng: np.random.Gen
 
 
 def _nucleoplasm(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
-    return scene.in_nucleus * (1 - 0.8 * scene.nucleoli) * np.clip(1 + 0.12 * scene.chromatin, 0.3, None)
+    spared = 0.25 + 0.65 * texture.purity
+    return scene.in_nucleus * (1 - spared * scene.nucleoli) * np.clip(1 + 0.12 * scene.chromatin, 0.3, None)
 
 
 def _nucleoli(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
-    return scene.nucleoli * (0.6 + 0.4 * np.clip(scene.nucleolar_field, 0, 1)) + 0.08 * _nucleoplasm(
-        scene, texture, rng
-    )
+    return scene.nucleoli * (0.6 + 0.4 * np.clip(scene.nucleolar_field, 0, 1)) + (
+        0.04 + 0.2 * (1 - texture.purity)
+    ) * _nucleoplasm(scene, texture, rng)
 
 
 def _nucleoli_rim(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
@@ -96,7 +97,8 @@ def _nuclear_bodies(scene: Scene, texture: Texture, rng: np.random.Generator) ->
 
 
 def _cytosol(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
-    return scene.thickness * (1 - 0.78 * scene.in_nucleus) * scene.holes
+    spared = 0.35 + 0.55 * texture.purity
+    return scene.thickness * (1 - spared * scene.in_nucleus) * scene.holes
 
 
 def _mitochondria(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
@@ -104,11 +106,17 @@ def _mitochondria(scene: Scene, texture: Texture, rng: np.random.Generator) -> n
     start = _scatter_cell(rng, scene, n, 1.05, 0.88, bias=2.3 - 0.7 * texture.nuclear_distance)
     outward = np.arctan2(*(start - scene.nucleus.centre).T)
     heading = outward + rng.normal(0, 1.0, n) + np.pi * rng.integers(2, size=n)
-    points, light = _threads(rng, start, heading, length_um=rng.gamma(3.0, 0.8, n), wiggle=0.17)
+    points, light = _threads(rng, start, heading, length_um=rng.gamma(3.0, 0.35 + 0.6 * texture.rim, n), wiggle=0.17)
     level, _ = scene.cell.level(*points.T)
     nuclear, _ = scene.nucleus.level(*points.T)
     light = light * (level < 0.97) * np.where(nuclear < 1.0, 0.12, 1.0)
-    return blur(paint_dots(points, light, scene.size), 0.15) + 0.05 * _cytosol(scene, texture, rng)
+    threads = blur(paint_dots(points, light, scene.size), 0.1 + 0.35 * texture.spot_um)
+    return threads + 0.6 * float(threads.max()) * _haze(scene, texture, rng)
+
+
+def _haze(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
+    """Return what a protein of an organelle shows of the cytosol around it."""
+    return (0.03 + 0.17 * (1 - texture.purity) ** 2) * _cytosol(scene, texture, rng)
 
 
 def _endoplasmic_reticulum(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
@@ -134,7 +142,7 @@ def _vesicles(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.nd
     points = _scatter_cell(rng, scene, n, 1.03, 0.97, bias=1.15 - 0.65 * texture.nuclear_distance)
     light = np.exp(rng.normal(0, 0.55, n)) * sample(scene.inside, points)
     sigma = (0.12 + 0.35 * texture.spot_um) * np.exp(rng.normal(0, 0.15, n))
-    return paint_spots(points, sigma, light, scene.size) + 0.05 * _cytosol(scene, texture, rng)
+    return paint_spots(points, sigma, light, scene.size) + _haze(scene, texture, rng)
 
 
 def _plasma_membrane(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
@@ -143,8 +151,10 @@ def _plasma_membrane(scene: Scene, texture: Texture, rng: np.random.Generator) -
     ruffles = np.exp(-((smooth_noise(rng, scene.size, 2.6) / 0.16) ** 2)) * np.exp(
         -np.clip(scene.depth_um, 0, None) / 2.5
     )
-    surface = 0.13 * np.clip(1 + 0.7 * smooth_noise(rng, scene.size, 0.6), 0, None)
-    return (edge + 0.3 * ruffles + surface) * scene.inside
+    grain = np.clip(1 + 0.4 * smooth_noise(rng, scene.size, 0.45), 0, None)
+    over_nucleus = 1 - 0.45 * scene.in_nucleus
+    surface = (0.13 + 0.7 * (1 - texture.rim)) * grain * (0.55 + 0.45 * scene.thickness) * over_nucleus
+    return ((0.15 + 0.85 * texture.rim) * (edge + 0.3 * ruffles) + surface) * scene.inside
 
 
 def _microtubules(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
