@@ -22,7 +22,10 @@ __all__ = ["Plan", "Prepared", "prepare"]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a worker needs to know. `done` holds the fingerprints that the atlas has."""
+    """What a worker needs to know. `done` holds the fingerprints that the atlas has.
+
+    keep_masks: tell where the cell is in each crop, for training, which shows no pictures: thumbnails are left out.
+    """
 
     source: Source
     channels: tuple[str, ...]
@@ -32,6 +35,7 @@ class Plan:
     default_pixel_size_um: float
     recipe: str  # JSON; part of the fingerprint
     done: frozenset[str]
+    keep_masks: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,7 @@ class Prepared:
     image_id: str
     picture_id: str | None = None
     crops: np.ndarray | None = None  # (n, C, size, size)
+    masks: np.ndarray | None = None  # (n, size, size) bool, when the plan keeps them
     rows: tuple[Mapping[str, Any], ...] = ()  # columns of `cells` but the embedding
     reject: str | None = None
 
@@ -66,6 +71,7 @@ def prepare(plan: Plan, index: int) -> Prepared:
             pixel_size_um=picture.pixel_size_um or plan.default_pixel_size_um,
             crop_um=plan.crop_um,
             crop_px=plan.crop_px,
+            keep_masks=plan.keep_masks,
         )
     except BadImage as exc:
         return Prepared(image_id=item.image_id, picture_id=picture_id, reject=str(exc))
@@ -79,11 +85,10 @@ def prepare(plan: Plan, index: int) -> Prepared:
         "mask_source": cut.mask_source,
         "pixel_size_um": picture.pixel_size_um or plan.default_pixel_size_um,
     }
-    rows = tuple(
-        {**common, **cell_columns(picture_id, box), "thumbnail": encode_thumbnail(crop)}
-        for box, crop in zip(cut.boxes, cut.crops, strict=True)
-    )
-    return Prepared(image_id=item.image_id, picture_id=picture_id, crops=cut.crops, rows=rows)
+    rows = tuple({**common, **cell_columns(picture_id, box)} for box in cut.boxes)
+    if not plan.keep_masks:
+        rows = tuple({**row, "thumbnail": encode_thumbnail(crop)} for row, crop in zip(rows, cut.crops, strict=True))
+    return Prepared(image_id=item.image_id, picture_id=picture_id, crops=cut.crops, masks=cut.masks, rows=rows)
 
 
 def cell_columns(picture_id: str, box: Box) -> dict[str, Any]:

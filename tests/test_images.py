@@ -398,3 +398,46 @@ def test_colors_are_those_of_the_human_protein_atlas_and_only_of_the_shown_chann
     assert picture[7, 7].argmax() == 1
     with Image.open(io.BytesIO(encode_png(picture))) as image:
         np.testing.assert_array_equal(np.asarray(image), picture)
+
+
+def test_a_kept_mask_says_where_the_cell_is_in_a_crop_that_shows_its_neighbors_too():
+    labels = np.zeros((100, 100), np.int32)
+    labels[30:50, 30:50], labels[30:50, 52:72] = 1, 2
+    channels = gray_field(labels)
+    shown = cut(channels, labels, masking="none", keep_masks=True)
+    assert shown.masks.shape == (2, 32, 32)
+    assert shown.masks.dtype == bool
+    np.testing.assert_array_equal(shown.masks[0], labels[24:56, 24:56] == 1)
+    np.testing.assert_array_equal(shown.crops[0, 0], channels["nucleus"][24:56, 24:56])
+    alone = cut(channels, labels, keep_masks=True)
+    np.testing.assert_array_equal(alone.masks, shown.masks)
+    np.testing.assert_array_equal(alone.crops, shown.crops * shown.masks[:, None])
+    assert cut(channels, labels).masks is None
+
+
+@pytest.mark.parametrize("crop_px", [8, 16, 20, 48])
+def test_a_mask_covers_the_pixels_of_which_the_cell_fills_half_at_every_scale(crop_px):
+    labels = np.zeros((100, 100), np.int32)
+    labels[30:55, 34:60] = 1
+    mask = cut(gray_field(labels), labels, masking="none", keep_masks=True, crop_px=crop_px).masks[0]
+    assert mask.shape == (crop_px, crop_px)
+    assert mask.mean() == pytest.approx(25 * 26 / 32**2, rel=0.12)
+    top, left = round(42.5 - 16), 47 - 16
+    starts = np.array([np.flatnonzero(mask.any(axis=1))[0], np.flatnonzero(mask.any(axis=0))[0]])
+    assert np.abs(starts - np.array([30 - top, 34 - left]) * crop_px / 32).max() <= 0.5
+
+
+def test_a_crop_without_a_mask_is_all_cell_and_a_mask_ends_at_the_edge_of_the_picture():
+    crop = draw_cell(side=32)
+    assert cut(crop, is_crop=True, masking="none", keep_masks=True).masks.all()
+    labels = np.zeros((100, 100), np.int32)
+    labels[:20, 40:60] = 1
+    mask = cut(gray_field(labels), labels, masking="none", keep_masks=True).masks[0]
+    np.testing.assert_array_equal(np.flatnonzero(mask.any(axis=1)), np.arange(6, 26))
+
+
+def test_a_cell_that_its_window_does_not_meet_is_left_out():
+    labels = np.zeros((100, 100), np.int32)
+    labels[:10, :10] = 1
+    with pytest.raises(BadImage, match="they show nothing"):
+        cut(draw_cell(side=100), labels, is_crop=True, masking="none", keep_masks=True)

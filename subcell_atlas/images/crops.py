@@ -20,11 +20,15 @@ MIN_SIDE_PX = 16  # a picture with a shorter side shows no cell
 
 @dataclass(frozen=True)
 class CutCells:
-    """The cells of one picture. crops: (n, C, size, size); mask_source: given, watershed or none."""
+    """The cells of one picture. crops: (n, C, size, size); mask_source: given, watershed or none.
+
+    masks: (n, size, size) bool, where the cell is in each crop; None when they were not asked for.
+    """
 
     crops: np.ndarray
     boxes: list[Box]
     mask_source: str
+    masks: np.ndarray | None = None
 
 
 def cut_cells(
@@ -36,6 +40,7 @@ def cut_cells(
     pixel_size_um: float,
     crop_um: float,
     crop_px: int,
+    keep_masks: bool = False,
 ) -> CutCells:
     """Cut the cells of a picture out.
 
@@ -43,6 +48,7 @@ def cut_cells(
     labels: (H, W) int32, a number for each cell; None when the cells are not known: those of a field are then
     segmented, a crop is one cell.
     masking: `cell` blackens what lies outside the cell, `none` keeps it.
+    keep_masks: say of each pixel of a crop whether it shows the cell; all do where the cell is not known.
     The crop spans `crop_um` in the cell and becomes `crop_px` wide. Raise BadImage when the picture cannot be used or
     shows no cell.
     """
@@ -61,14 +67,19 @@ def cut_cells(
             labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=pixel_size_um)
             mask_source = "watershed"
         boxes = find_cells(labels)
-    crops = []
+    side_px = crop_um / pixel_size_um
+    crops, masks = [], []
     for box in boxes:
-        keep = labels == box.label if labels is not None and masking == "cell" else None
-        crops.append(cut_crop(stack, box.center, keep=keep, side_px=crop_um / pixel_size_um, size=crop_px))
-    shown = [i for i, crop in enumerate(crops) if crop.min() < crop.max()]
+        cell = labels == box.label if labels is not None and (masking == "cell" or keep_masks) else None
+        keep = cell if masking == "cell" else None
+        crops.append(cut_crop(stack, box.center, keep=keep, side_px=side_px, size=crop_px))
+        if keep_masks:
+            masks.append(cut_mask(cell, box.center, side_px=side_px, size=crop_px))
+    shown = [i for i, crop in enumerate(crops) if crop.min() < crop.max() and (not keep_masks or masks[i].any())]
     if not shown:
         raise BadImage("no cell was found in it" if not boxes else "its cells are constant: they show nothing")
-    return CutCells(np.stack([crops[i] for i in shown]), [boxes[i] for i in shown], mask_source)
+    kept = np.stack([masks[i] for i in shown]) if keep_masks else None
+    return CutCells(np.stack([crops[i] for i in shown]), [boxes[i] for i in shown], mask_source, kept)
 
 
 def whole_picture(labels: np.ndarray | None, shape: tuple[int, ...]) -> Box:
@@ -114,6 +125,25 @@ def cut_crop(
     outside becomes 0 (None keeps all); side_px: side of the window in pixels of the picture; size: side of the result.
     Returns (C, size, size) of the same dtype; beyond the picture's edge it is 0.
     """
+    window = cut_window(picture, center, side_px=side_px)
+    if keep is not None:
+        window = window * cut_window(keep[None], center, side_px=side_px)
+    return resize(window, size)
+
+
+def cut_mask(cell: np.ndarray | None, center: tuple[float, float], *, side_px: float, size: int) -> np.ndarray:
+    """Return where the cell is in its crop, (size, size) bool: the pixels of which it fills half or more.
+
+    cell: (H, W) bool in the picture, None when it is not known: the whole crop is the cell then.
+    """
+    if cell is None:
+        return np.ones((size, size), bool)
+    window = cut_window(cell[None], center, side_px=side_px)
+    return resize(window.astype(np.float32), size)[0] >= 0.5
+
+
+def cut_window(picture: np.ndarray, center: tuple[float, float], *, side_px: float) -> np.ndarray:
+    """Return the window (C, side, side) of a picture (C, H, W) around a cell; beyond the picture's edge it is 0."""
     side = max(1, round(side_px))
     if side > MAX_WINDOW_PX:
         msg = f"the crop would be {side} px wide, more than {MAX_WINDOW_PX}; is the pixel size right?"
@@ -123,11 +153,9 @@ def cut_crop(
     rows = slice(max(top, 0), min(top + side, height))
     columns = slice(max(left, 0), min(left + side, width))
     window = np.zeros((len(picture), side, side), picture.dtype)
-    inner = picture[:, rows, columns]
-    if keep is not None:
-        inner = inner * keep[rows, columns]
-    window[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = inner
-    return resize(window, size)
+    inside = np.s_[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
+    window[inside] = picture[:, rows, columns]
+    return window
 
 
 def resize(window: np.ndarray, size: int) -> np.ndarray:
