@@ -6,10 +6,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: help install demo app test lint types check bench clean
+.PHONY: help install demo demo-encoder app test lint types check bench clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP) ## Make .venv with everything, at the pinned versions
 
@@ -24,6 +24,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP) ## Make ./atlas of a simulated proteome and ask it a few questions
 	@$(BIN)/subcell-atlas demo --atlas $(ATLAS)
+
+demo-encoder: $(STAMP) ## Train the encoder of the demo anew, into ./demo-encoder; within an hour on two cores
+	$(BIN)/subcell-atlas pretrain --config demo --half --out demo-encoder
 
 app: $(STAMP) ## Open the app on ./atlas
 	$(BIN)/subcell-atlas app --atlas $(ATLAS)

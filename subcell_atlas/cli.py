@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ingest_command", "main"]
 
+SUBCELL = "subcell-rybg-mae"  # the published encoder that sees all four channels
+
 
 class KnownProblems(click.Group):
     """Turns every known problem into a message on stderr and exit code 1."""
@@ -69,7 +71,12 @@ def ingest_command() -> None:
 @ingest_command.command("images")
 @click.argument("manifest", type=click.Path(path_type=Path))
 @atlas_option
-@click.option("--encoder", "encoder_name", default="demo", show_default=True, help="See: subcell-atlas encoders")
+@click.option(
+    "--encoder",
+    "encoder_name",
+    help="See: subcell-atlas encoders [default: the atlas's; for a new one subcell-rybg-mae if its weights are here, "
+    "else demo, which is not SubCell].",
+)
 @click.option(
     "--weights",
     multiple=True,
@@ -124,7 +131,8 @@ def ingest_images(
 
     from .store import Store
 
-    spec = chosen_spec(encoder_options.pop("encoder_name"), encoder_options)
+    name = encoder_options.pop("encoder_name") or default_encoder(resolve(uri))
+    spec = chosen_spec(name, encoder_options)
     rows = read_manifest(manifest, channels=spec.channels, encoder=spec.name, crops=crops, name=source)
     encoder = chosen_encoder(spec, encoder_options, uri=resolve(uri))
     if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
@@ -132,6 +140,19 @@ def ingest_images(
     options = Options(workers=workers, masking=masking, pixel_size_um=pixel_size)
     counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, options)
     report_ingest(counts, resolve(uri))
+
+
+def default_encoder(uri: str) -> str:
+    """Return the encoder of the atlas, else SubCell's when its weights are at hand, else the demonstration encoder."""
+    from .encoders.fetch import cached_path
+    from .encoders.specs import ENCODERS
+
+    made_by = encoder_of(uri)
+    if made_by in ENCODERS:
+        return made_by
+    weights = ENCODERS[SUBCELL].weights
+    assert weights is not None
+    return SUBCELL if cached_path(weights.url).is_file() else "demo"
 
 
 def chosen_spec(name: str, options: dict[str, Any]) -> EncoderSpec:
@@ -155,7 +176,7 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
         if stored is not None and stored.encoder == spec.name:
             options["precision"] = options["precision"] or stored.precision
     options["precision"] = options["precision"] or FASTEST
-    if spec.note and (spec.seed is None or not options["weights"]):
+    if spec.note and (spec.own_weights is None or not options["weights"]):
         click.echo(f"Encoder {spec.name!r}: {spec.note}.", err=True)
     if "random" in options["weights"]:
         click.echo(f"Encoder {spec.name!r}: random weights, which have learned nothing.", err=True)
@@ -194,6 +215,52 @@ def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
         click.echo(f"{counts.rejected} rejected. Why: {why}", err=True)
         if not counts.cells and not counts.done_before:
             raise AtlasError("Nothing could be used.")
+
+
+@main.command("curate")
+@click.argument("manifest", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The manifest to write.")
+@atlas_option
+@click.option("--or-atlas", "or_uris", multiple=True, metavar="URI", help="Of the same pictures by another encoder.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.01,
+    show_default=True,
+    help="Keep antibodies with a p-value below this.",
+)
+@click.option("--permutations", "n_permutations", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option(
+    "--min-replicates", type=click.IntRange(2), default=3, show_default=True, help="Antibodies with fewer are left out."
+)
+@click.option("--replicate", type=click.Choice(["fov", "cell"]), default="fov", show_default=True)
+@click.option("--source", metavar="NAME", help="Only the cells that the atlas says came from there.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--table", type=click.Path(path_type=Path), help="A CSV to write the antibodies' p-values into.")
+@json_option
+def curate_command(
+    manifest: Path, output: Path, uri: str | None, or_uris: Sequence[str], table: Path | None, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Keep the rows of a manifest whose antibody looks alike in its fields of view, for training."""
+    from ingest.curate import check_place, curate, write_table
+
+    from .store import Store
+
+    if table:
+        check_place(table, manifest, output)
+    stores = [Store.open(each) for each in (resolve(uri), *or_uris)]
+    found = curate(stores, manifest, output, **options)
+    if table:
+        write_table(found.table, table)
+    for note in found.notes():
+        click.echo(note, err=True)
+    antibodies, rows = found.reasons(), found.rows()
+    if as_json:
+        print_json({"output": str(output), "antibodies": antibodies, "rows": rows, "settings": options})
+    else:
+        click.echo(f"Antibodies: {', '.join(f'{n} {reason}' for reason, n in antibodies.items())}.")
+        click.echo(f"Wrote {rows['written']} of {rows['all']} rows to {output}.")
 
 
 @main.command()
@@ -399,6 +466,67 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed:
     reply(results, rows, ["evaluation", "metric", "value"], as_json=as_json)
 
 
+@main.command()
+@click.argument("manifest", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--config",
+    "config_name",
+    default="subcell-mae",
+    show_default=True,
+    metavar="NAME|FILE.toml",
+    help="How to train: subcell-mae or subcell-vit as published, demo (needs no manifest), or your own.",
+)
+@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="A folder for all that is made.")
+@click.option("--encoder", help="The network to train, a name or FILE.toml [default: the configuration's].")
+@click.option("--init", metavar="FILE|published", help="Weights to begin with, to fine-tune [default: random].")
+@click.option(
+    "--cells",
+    type=click.Path(path_type=Path),
+    help="Where the cells are cut to, for several trainings [default: OUT/cells].",
+)
+@click.option("--name", help="What to call the new encoder [default: the name of the folder].")
+@click.option("--half", is_flag=True, help="Write the weights in float16, in half the size.")
+@click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
+@click.option(
+    "--pixel-size",
+    type=click.FloatRange(0.001, 10),
+    default=HPA_PIXEL_SIZE_UM,
+    show_default=True,
+    metavar="UM",
+    help="For rows without pixel_size_um.",
+)
+@click.option("--device", help="cpu, cuda, … [default: a GPU when there is one].")
+@click.option("--workers", type=click.IntRange(0), help="Processes that read pictures and crops.")
+@click.option("--atlas", metavar="URI", expose_value=False, help="As for every command; training reads no atlas.")
+@json_option
+def pretrain(
+    manifest: Path | None, config_name: str, encoder: str | None, as_json: bool, **options: Any
+) -> None:  # fmt: skip
+    """Train an encoder with SubCell's objective, or fine-tune one; running again goes on where it stopped.
+
+    On several GPUs: torchrun --nproc-per-node 8 -m subcell_atlas pretrain …
+    """
+    import dataclasses
+
+    from ingest.pretrain import pretrain as train
+
+    from .pretraining.config import read_config
+
+    config = read_config(config_name)
+    if encoder:
+        config = dataclasses.replace(config, encoder=encoder)
+    options["pixel_size_um"] = options.pop("pixel_size")
+    trained = train(manifest, config, **options)
+    if trained is None:  # the first of the processes tells
+        return
+    record = {"encoder": str(trained.spec), "cells": trained.n_cells, "antibodies": trained.n_antibodies}
+    if as_json:
+        print_json(record)
+    else:
+        click.echo(f"Trained on {trained.n_cells} cells of {trained.n_antibodies} antibodies.")
+        click.echo(f"Use it: subcell-atlas ingest images MANIFEST.csv --encoder {shlex.quote(str(trained.spec))}")
+
+
 @main.command("encoders")
 @atlas_option
 @json_option
@@ -413,7 +541,7 @@ def encoders_command(uri: str | None, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for spec in ENCODERS.values():
         files = [file.url for file in (spec.weights, *spec.heads) if file is not None]
-        if spec.seed is not None:
+        if spec.own_weights is not None:
             weights = "built in"
         elif not files:
             weights = "your own"

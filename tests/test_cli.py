@@ -11,7 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 import subcell_atlas
-from subcell_atlas.cli import main
+from ingest.simulated import SimulatedSource, write_files
+from subcell_atlas.cli import default_encoder, main
+from subcell_atlas.encoders.fetch import cached_path
+from subcell_atlas.encoders.specs import ENCODERS
+from subcell_atlas.images.simulated import make_proteome
 from subcell_atlas.store import Store
 
 COMMANDS = [
@@ -134,7 +138,7 @@ def test_exports_can_be_read_by_the_libraries_of_the_field(kind, tmp_path):
     elif kind == "parquet":
         import pyarrow.parquet as pq
 
-        assert len(pq.read_table(path)["image"][0].as_py()) == 384
+        assert len(pq.read_table(path)["image"][0].as_py()) == 256
     elif kind == "graphml":
         import networkx as nx
 
@@ -142,7 +146,7 @@ def test_exports_can_be_read_by_the_libraries_of_the_field(kind, tmp_path):
     else:
         anndata = pytest.importorskip("anndata")
         table = anndata.read_h5ad(path)
-        assert table.X.shape == (40, 384)
+        assert table.X.shape == (40, 256)
         assert table.obsm["X_umap"].shape == (40, 2)
         assert "encoder" in table.uns["recipe"]
 
@@ -209,3 +213,21 @@ def test_python_answers_are_arrow_tables(demo_atlas):
         assert len(atlas.map()) >= 2
         assert "proteins=40" in repr(atlas)
         assert atlas.to_anndata().n_obs == 40
+
+
+def test_subcell_is_the_default_once_its_weights_are_here_and_an_atlas_keeps_its_own(demo_atlas, tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBCELL_ATLAS_CACHE", str(tmp_path))
+    assert default_encoder(str(tmp_path / "new")) == "demo"
+    file = cached_path(ENCODERS["subcell-rybg-mae"].weights.url)
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    assert default_encoder(str(tmp_path / "new")) == "subcell-rybg-mae"
+    assert default_encoder(demo_atlas) == "demo"
+
+
+def test_the_demonstration_encoder_says_what_it_is_every_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("SUBCELL_ATLAS_CACHE", str(tmp_path / "cache"))
+    manifest = write_files(SimulatedSource(make_proteome(2, seed=5), 1), tmp_path / "files")
+    for _ in range(2):
+        said = run("ingest", "images", str(manifest), "--crops", "--atlas", str(tmp_path / "a")).stderr
+        assert "'demo': a demonstration encoder, not SubCell" in said

@@ -448,8 +448,9 @@ def test_a_run_that_is_interrupted_and_then_killed_goes_on_to_the_undisturbed_ta
     undisturbed = Store.create(str(tmp_path / "undisturbed"))
     ingest(undisturbed, manifest, encoder=encoder, options=Options(workers=0, progress=False))
     assert [row["cell_id"] for row in content(store)] == [row["cell_id"] for row in content(undisturbed)]
-    vectors = [[row["embedding"] for row in content(s)] for s in (store, undisturbed)]
-    np.testing.assert_allclose(*vectors, rtol=1e-3, atol=1e-4)
+    one, other = (np.array([row["embedding"] for row in content(s)]) for s in (store, undisturbed))
+    cosines = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+    assert cosines.min() > 0.9999  # half precision rounds differently in batches of another size
 
 
 # what the encoder adds
@@ -534,7 +535,7 @@ def test_cells_cannot_be_found_without_a_nucleus_channel(store, tmp_path):
         (["m.csv", "--atlas", "m.csv"], 1, "'m.csv' is a file; an atlas is a folder"),
         (["m.csv", "--encoder", "dem"], 1, "Unknown encoder 'dem'; nearest: demo"),
         (["m.csv", "--encoder", "vit-large-8"], 1, "needs your own weights"),
-        (["m.csv", "--block", "9"], 1, "has blocks 1 to 4; got 9"),
+        (["m.csv", "--block", "9"], 1, "has blocks 1 to 2; got 9"),
         (["m.csv", "--pooling", "max"], 1, "Unknown pooling 'max'"),
         (["m.csv", "--scale", "training"], 1, "'demo' has no training scale"),
         (["m.csv", "--channels", "er"], 1, "takes the channels microtubules"),

@@ -105,7 +105,7 @@ def test_the_vector_of_a_picture_is_centred_like_the_proteins(store, demo_source
             return store.recipe("cells", "embedding")
 
         def embed(self, crops):
-            return np.full((len(crops), 384), 7.0, np.float32)
+            return np.full((len(crops), 256), 7.0, np.float32)
 
     profiles = store.read("profiles")
     shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])

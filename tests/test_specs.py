@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
 
 from subcell_atlas.encoders.localizations import LOCALIZATIONS, name_localizations
-from subcell_atlas.encoders.specs import ENCODERS, find_spec, read_spec
+from subcell_atlas.encoders.specs import ENCODERS, find_spec, read_spec, write_spec
 from subcell_atlas.errors import AtlasError, BadInput, UnknownName
 
 OWN = """
@@ -117,3 +118,22 @@ def test_a_description_that_is_wrong_names_the_key(tmp_path, change, message):
 def test_a_description_that_is_not_there_is_an_error(tmp_path):
     with pytest.raises(BadInput, match="cannot be read"):
         find_spec(str(tmp_path / "none.toml"))
+
+
+def test_a_description_that_was_written_is_read_as_it_was(tmp_path):
+    spec = ENCODERS["demo"]
+    mine = dataclasses.replace(spec, name="mine", origin='a "quoted" lab, µm')
+    write_spec(mine, tmp_path / "mine.toml", weights="mine.safetensors")
+    found = read_spec(tmp_path / "mine.toml")
+    assert found.own_weights == tmp_path / "mine.safetensors"
+    assert dataclasses.replace(found, own_weights=spec.own_weights, note=spec.note) == mine
+
+
+@pytest.mark.parametrize("stem", ["[8, 24]", "[8, 16, 23]", '[8, 16, "24"]', "[8, 0, 24]"])
+def test_a_stem_that_does_not_make_the_patches_is_refused(tmp_path, stem):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{OWN}stem = {stem}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="stem must end with width"):
+        read_spec(path)
+    path.write_text(f"{OWN}stem = [8, 16, 24]\n", encoding="utf-8")
+    assert read_spec(path).network.stem == (8, 16, 24)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from tiny_network import TINY, published_state, tiny_network
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from subcell_atlas.encoders.specs import ENCODERS, NetworkConfig
 from subcell_atlas.encoders.vit import PUBLISHED_NAMES, SubCellNetwork
+from subcell_atlas.encoders.weights import seed_weights
 
 
 def slow_tokens(state: dict[str, torch.Tensor], crops: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -135,5 +138,25 @@ def test_every_parameter_has_its_published_names_and_each_name_is_used():
     keys = [key for name in network.state_dict() for key in network.published_names(name)]
     assert len(keys) == len(set(keys))
     assert "encoder.encoder.layer.1.attention.attention.query.weight" in keys
+    stem = SubCellNetwork(dataclasses.replace(network.config, patch_size=4, stem=(6, network.config.width)))
+    keys += [key for name in stem.state_dict() for key in stem.published_names(name)]
     known = [name.replace(".N.", ".0.") for names in PUBLISHED_NAMES.values() for name in names]
     assert all(any(key.startswith(name) for key in keys) for name in known)
+
+
+def test_a_stem_makes_the_tokens_of_its_convolutions():
+    config = dataclasses.replace(TINY, stem=(4, 8, TINY.width))
+    network = SubCellNetwork(config).eval()
+    seed_weights(network, 3)
+    pixels = torch.rand(2, TINY.n_channels, 32, 32)
+    maps = pixels
+    for number, layer in enumerate(network.stem):
+        maps = functional.conv2d(maps, layer.convolution.weight, stride=2, padding=1)
+        mean = maps.mean(dim=(1, 2, 3), keepdim=True)
+        maps = (maps - mean) / (maps.var(dim=(1, 2, 3), keepdim=True, correction=0) + layer.norm.eps).sqrt()
+        maps = functional.relu(maps) if number < 2 else maps
+    tokens = network.embed_patches(pixels)
+    assert tokens.shape == (2, 17, TINY.width)
+    expected = maps.flatten(2).transpose(1, 2) + network.positions[:, 1:]
+    assert torch.allclose(tokens[:, 1:], expected, atol=1e-5)
+    assert torch.equal(tokens[:, 0], (network.class_token + network.positions[:, :1])[0].expand(2, -1))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import safetensors.torch
 import torch
 from tiny_network import TINY, published_head, published_state, tiny_network
 
 from subcell_atlas.encoders.vit import LocalizationHead, SubCellNetwork
-from subcell_atlas.encoders.weights import load_head, load_weights
+from subcell_atlas.encoders.weights import load_head, load_weights, save_weights, seed_weights
 from subcell_atlas.errors import BadWeights
 
 
@@ -123,3 +125,17 @@ def test_an_encoder_given_as_a_head_is_refused(tmp_path):
     torch.save(published_state(tiny_network()), path)
     with pytest.raises(BadWeights, match=r"0\.weight is missing"):
         load_head(LocalizationHead(24, 31), path, encoder="tiny")
+
+
+@pytest.mark.parametrize("stem", [(), (4, 8, 12)])
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_were_saved_are_loaded_as_they_were(tmp_path, stem, half):
+    config = dataclasses.replace(TINY, stem=stem)
+    network = SubCellNetwork(config)
+    seed_weights(network, 5)
+    save_weights(network, tmp_path / "saved.safetensors", half=half)
+    loaded = SubCellNetwork(config)
+    load_weights(loaded, tmp_path / "saved.safetensors", encoder="tiny")
+    for name, tensor in network.state_dict().items():
+        expected = tensor.half().float() if half else tensor
+        assert torch.equal(loaded.state_dict()[name], expected), name

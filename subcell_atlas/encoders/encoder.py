@@ -16,7 +16,6 @@ from torch.nn import functional
 from .._version import __version__
 from ..errors import AtlasError, BadInput, BadWeights, RecipeMismatch, UnknownName
 from ..recipe import Recipe
-from .aiming import aim_pooler
 from .fetch import NoConnection, cached_path, fetch, how_to_get
 from .guards import check_crops
 from .localizations import LOCALIZATIONS
@@ -431,26 +430,25 @@ def load_encoder_of(recipe: Recipe, *, name: str | None = None, weights: Sequenc
 
 def load_network(spec: EncoderSpec, files: Sequence[str | Path]) -> tuple[Network, Origin]:
     """Return the network with its weights, and where they are from."""
-    if not files and spec.seed is not None:
-        network = make_network(spec, on="cpu")
-        assert isinstance(network, SubCellNetwork)
-        seed_weights(network, spec.seed)
-        aim_pooler(network, channel=spec.channels.index("protein"))
-        return network, Origin(BUILT_IN, sha256_of_state(network))
     if files and str(files[0]).lower() == RANDOM:
         network = make_network(spec, on="cpu")
         seed_weights(network, RANDOM_SEED)
         return network, Origin(RANDOM, sha256_of_state(network))
-    if not files and spec.weights is None:
+    if files:
+        path, origin = Path(files[0]), Path(files[0]).name
+    elif spec.own_weights is not None:
+        path, origin = spec.own_weights, BUILT_IN
+    elif spec.weights is not None:
+        path, origin = published_files(spec, [spec.weights])[0], PUBLISHED
+    else:
         raise BadWeights(f"{spec.name!r} needs your own weights: give the file with --weights. ({spec.note})")
-    path = Path(files[0]) if files else published_files(spec, [spec.weights] if spec.weights else [])[0]
     network = make_network(spec)
     load_weights(network, path, encoder=spec.name)
     sha256 = sha256_of_file(path)
-    if not files and spec.weights and spec.weights.sha256 not in (None, sha256):
+    if origin == PUBLISHED and spec.weights and spec.weights.sha256 not in (None, sha256):
         msg = f"{str(path)!r} is not the published file (its sha256 is {sha256[:12]}…).\nDelete it; it is fetched anew."
         raise BadWeights(msg)
-    return network, Origin(path.name if files else PUBLISHED, sha256)
+    return network, Origin(origin, sha256)
 
 
 def published_files(spec: EncoderSpec, files: Sequence[Published]) -> list[Path]:

@@ -6,15 +6,26 @@ Facts about SubCell: the configuration files and model list of CellProfiling/Sub
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import BadInput, UnknownName
 
-__all__ = ["CHANNELS", "ENCODERS", "EncoderSpec", "NetworkConfig", "Published", "find_spec", "read_spec"]
+__all__ = [
+    "CHANNELS",
+    "ENCODERS",
+    "EncoderSpec",
+    "NetworkConfig",
+    "Published",
+    "find_spec",
+    "read_spec",
+    "write_spec",
+]
 
 HPA_PIXEL_SIZE_UM = 0.0800885  # the pixel size of SubCell's training pictures
 SUBCELL_CROP_PX = 640  # what the authors embed: 640 px at the native pixel size, without resizing
@@ -27,7 +38,11 @@ TIMM = "timm:"  # prefix of the names of timm's networks
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkConfig:
-    """The shape of a SubCell network. Lengths in pixels; `image_size` is what the stored positions are for."""
+    """The shape of a SubCell network. Lengths in pixels; `image_size` is what the stored positions are for.
+
+    stem: channels of the convolutions, each of stride 2, that make the tokens of a small network; none: each patch is
+    projected on its own, as in all published networks.
+    """
 
     n_channels: int
     image_size: int
@@ -38,6 +53,7 @@ class NetworkConfig:
     mlp_width: int
     pooler_width: int
     pooler_heads: int = 2
+    stem: tuple[int, ...] = ()
 
     @property
     def dim(self) -> int:
@@ -53,7 +69,11 @@ class NetworkConfig:
     def n_parameters(self) -> int:
         """How many numbers the weights are, without localization heads."""
         side = self.width
-        embedding = side * self.n_channels * self.patch_size**2 + side * (self.grid**2 + 3)
+        if self.stem:
+            projection = sum(9 * a * b + 2 * b for a, b in pairwise((self.n_channels, *self.stem)))
+        else:
+            projection = side * (self.n_channels * self.patch_size**2 + 1)
+        embedding = projection + side * (self.grid**2 + 2)
         block = 4 * side**2 + 2 * side * self.mlp_width + 9 * side + self.mlp_width
         pooler = 2 * self.pooler_width * (side + 1) + self.pooler_heads * (self.pooler_width + 1)
         return embedding + self.n_blocks * block + 2 * side + pooler
@@ -130,7 +150,7 @@ class EncoderSpec:
     origin: str
     weights: Published | None = None
     heads: tuple[Published, ...] = ()  # classifiers of localization
-    seed: int | None = None  # the weights are made from it; there are none to fetch
+    own_weights: Path | None = None  # a file that comes with the description; there are none to fetch
     note: str = ""
 
     @property
@@ -233,15 +253,23 @@ KNOWN_SHA256 = {"subcell-ybg-mae": "ed8c22b42e1b0665b2363e7a1ae56b42a8a93ac93203
 DEMO = EncoderSpec(
     name="demo",
     channels=CHANNELS,
-    crop_px=128,
-    pixel_size_um=SUBCELL_CROP_UM / 128,  # the same field as SubCell's crop, coarser
+    crop_px=160,
+    pixel_size_um=SUBCELL_CROP_UM / 200,  # 41 µm: a cell in as many pixels as its speed allows
     network=NetworkConfig(
-        n_channels=4, image_size=128, patch_size=8, width=192, n_blocks=4, n_heads=6, mlp_width=768, pooler_width=128
+        n_channels=4,
+        image_size=160,
+        patch_size=16,
+        width=128,
+        n_blocks=2,
+        n_heads=2,
+        mlp_width=512,
+        pooler_width=128,
+        stem=(24, 48, 96, 128),
     ),
     licence="MIT",
     origin="this package",
-    seed=20241206,
-    note="a small network for demonstration, not SubCell: random weights, aimed by hand, that have learned nothing",
+    own_weights=Path(__file__).with_name("demo.safetensors"),
+    note="a demonstration encoder, not SubCell: a small network that has seen simulated cells only",
 )
 
 OPENPHENOM = EncoderSpec(
@@ -284,8 +312,9 @@ def find_spec(name: str) -> EncoderSpec:
 def read_spec(path: Path) -> EncoderSpec:
     """Read the spec of an encoder of SubCell's design, with other sizes or channels, from a TOML file.
 
-    Keys: name, channels, crop_px, pixel_size_um, licence, origin; and a table `network` with the fields of
-    `NetworkConfig` (n_channels follows from the channels). Raise BadInput naming the key that is wrong.
+    Keys: name, channels, crop_px, pixel_size_um, licence, origin; a table `network` with the fields of `NetworkConfig`
+    (n_channels follows from the channels, `stem` may be left out); and maybe `weights`, a file beside this one. Raise
+    BadInput naming the key that is wrong.
     """
     try:
         found = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -294,18 +323,46 @@ def read_spec(path: Path) -> EncoderSpec:
     network = found.pop("network", None)
     if not isinstance(network, dict):
         raise BadInput(f"{str(path)!r} lacks the table [network] with {', '.join(SHAPE_KEYS)}.")
-    check_keys(found, SPEC_KEYS, path)
-    check_keys(network, SHAPE_KEYS, path)
+    check_keys(found, SPEC_KEYS, path, optional={"weights": str})
+    check_keys(network, SHAPE_KEYS, path, optional={"stem": list})
     if found["name"] in ENCODERS or found["name"].startswith(TIMM):
         raise BadInput(f"{str(path)!r} calls itself {found['name']!r}, which is another encoder; give it a name.")
     check_channels(found["channels"])
     if found["pixel_size_um"] > 10:
         raise BadInput(f"In {str(path)!r} pixel_size_um is {found['pixel_size_um']} µm, more than a cell allows.")
-    shape = NetworkConfig(n_channels=len(found["channels"]), **network)
+    stem = tuple(network.pop("stem", ()))
+    shape = NetworkConfig(n_channels=len(found["channels"]), stem=stem, **network)
+    if any(not isinstance(width, int) or width < 1 for width in stem) or (
+        stem and (stem[-1] != shape.width or 2 ** len(stem) != shape.patch_size)
+    ):
+        raise BadInput(f"In {str(path)!r} stem must end with width, and its {len(stem)} halvings must make patch_size.")
     if shape.width % shape.n_heads or shape.image_size % shape.patch_size or found["crop_px"] % shape.patch_size:
         msg = f"In {str(path)!r} width must be a multiple of n_heads, image_size and crop_px of patch_size."
         raise BadInput(msg)
-    return EncoderSpec(**{**found, "channels": tuple(found["channels"])}, network=shape, note=f"described in {path}")
+    weights = found.pop("weights", None)
+    return EncoderSpec(
+        **{**found, "channels": tuple(found["channels"])},
+        network=shape,
+        own_weights=path.parent / weights if weights else None,
+        note=f"described in {path}",
+    )
+
+
+def write_spec(spec: EncoderSpec, path: Path, *, weights: str) -> None:
+    """Write the description of an encoder of SubCell's design that `read_spec` reads; `weights`: a file beside it."""
+    assert isinstance(spec.network, NetworkConfig)
+    top = {key: getattr(spec, key) for key in SPEC_KEYS} | {"weights": weights}
+    shape = {key: getattr(spec.network, key) for key in SHAPE_KEYS}
+    if spec.network.stem:
+        shape["stem"] = spec.network.stem
+    lines = [f"{key} = {as_toml(value)}" for key, value in top.items()]
+    lines += ["", "[network]", *(f"{key} = {as_toml(value)}" for key, value in shape.items())]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def as_toml(value: Any) -> str:
+    """Return a text, number or list as TOML, whose strings and lists are JSON's."""
+    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 SPEC_KEYS: dict[str, type] = {
@@ -319,9 +376,13 @@ SHAPE_KEYS: dict[str, type] = {
 KINDS = {str: "a text", list: "a list", int: "a whole number above 0", float: "a number above 0"}
 
 
-def check_keys(found: Mapping[str, Any], wanted: Mapping[str, type], path: Path) -> None:
+def check_keys(
+    found: Mapping[str, Any], wanted: Mapping[str, type], path: Path, *, optional: Mapping[str, type]
+) -> None:
     """Raise BadInput naming the first key that is missing, unknown or of another type; numbers must be positive."""
-    for key, kind in wanted.items():
+    for key, kind in {**wanted, **optional}.items():
+        if key in optional and key not in found:
+            continue
         if key not in found:
             raise BadInput(f"{str(path)!r} lacks {key!r}.")
         value = found[key]
@@ -329,5 +390,5 @@ def check_keys(found: Mapping[str, Any], wanted: Mapping[str, type], path: Path)
         if not fits or (isinstance(value, int | float) and value <= 0):
             raise BadInput(f"In {str(path)!r} {key!r} is {value!r}; it must be {KINDS[kind]}.")
     for key in found:
-        if key not in wanted:
-            raise UnknownName(f"key of {str(path)!r}", key, wanted)
+        if key not in wanted and key not in optional:
+            raise UnknownName(f"key of {str(path)!r}", key, [*wanted, *optional])

@@ -6,6 +6,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 
@@ -24,7 +25,11 @@ def flops_per_crop(config: NetworkConfig, height: int, width: int) -> float:
     patches = (height // config.patch_size) * (width // config.patch_size)
     tokens, side = patches + 1, config.width
     per_block = tokens * (4 * side**2 + 2 * side * config.mlp_width) + 2 * tokens**2 * side
-    embedding = patches * config.n_channels * config.patch_size**2 * side
+    if config.stem:
+        pairs = pairwise((config.n_channels, *config.stem))
+        embedding = sum(9 * a * b * height * width / 4**n for n, (a, b) in enumerate(pairs, start=1))
+    else:
+        embedding = patches * config.n_channels * config.patch_size**2 * side
     pooler = tokens * (2 * side * config.pooler_width + config.pooler_width * config.pooler_heads + side * 2)
     return 2.0 * (config.n_blocks * per_block + embedding + pooler)
 

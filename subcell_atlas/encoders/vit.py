@@ -28,6 +28,8 @@ PUBLISHED_NAMES = {
     "class_token": ("encoder.embeddings.cls_token",),
     "positions": ("encoder.embeddings.position_embeddings",),
     "patches": ("encoder.embeddings.patch_embeddings.projection",),
+    "stem.N.convolution": ("encoder.embeddings.patch_embeddings.stem.N.convolution",),
+    "stem.N.norm": ("encoder.embeddings.patch_embeddings.stem.N.norm",),
     "blocks.N.norm_before": ("encoder.encoder.layer.N.layernorm_before",),
     "blocks.N.attention.qkv": (
         "encoder.encoder.layer.N.attention.attention.query",
@@ -92,6 +94,8 @@ class Block(nn.Module):
 class GatedAttentionPooler(nn.Module):
     """Pool tokens, the class token among them, into one vector a head, and join the heads."""
 
+    dropout = 0.0  # share of each token that is hidden from the scores, in training
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.content = nn.Linear(config.width, config.pooler_width)
@@ -104,8 +108,22 @@ class GatedAttentionPooler(nn.Module):
 
     def attention(self, tokens: Tensor) -> Tensor:
         """Return how much each head looks at each token, (B, heads, T) float32; sums to 1 over the tokens."""
-        gated = torch.tanh(self.content(tokens)) * functional.gelu(self.gate(tokens))
+        content, gate = (functional.dropout(tokens, self.dropout, self.training) for _ in range(2))
+        gated = torch.tanh(self.content(content)) * functional.gelu(self.gate(gate))
         return self.score(gated).transpose(1, 2).float().softmax(dim=-1)
+
+
+class StemLayer(nn.Module):
+    """A convolution that halves both sides, normalized over the whole picture."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(n_in, n_out, kernel_size=3, stride=2, padding=1, bias=False)
+        self.norm = nn.GroupNorm(1, n_out)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map (B, n_in, H, W) to (B, n_out, H / 2, W / 2)."""
+        return self.norm(self.convolution(maps))
 
 
 class SubCellNetwork(Network):
@@ -119,7 +137,11 @@ class SubCellNetwork(Network):
         self.config = config
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.zeros(1, config.grid**2 + 1, config.width))
-        self.patches = nn.Conv2d(config.n_channels, config.width, config.patch_size, stride=config.patch_size)
+        if config.stem:
+            widths = (config.n_channels, *config.stem)
+            self.stem = nn.ModuleList(StemLayer(a, b) for a, b in pairwise(widths))
+        else:
+            self.patches = nn.Conv2d(config.n_channels, config.width, config.patch_size, stride=config.patch_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.pooler = GatedAttentionPooler(config)
@@ -131,7 +153,7 @@ class SubCellNetwork(Network):
             return PUBLISHED_NAMES[name]
         module, _, leaf = name.rpartition(".")
         parts = module.split(".")
-        number = parts[1] if parts[0] == "blocks" else ""
+        number = parts[1] if parts[0] in ("blocks", "stem") else ""
         if number:
             parts[1] = "N"
         return tuple(f"{key.replace('.N.', f'.{number}.')}.{leaf}" for key in PUBLISHED_NAMES[".".join(parts)])
@@ -148,10 +170,20 @@ class SubCellNetwork(Network):
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Map (B, C, H, W), H and W multiples of the patch, to tokens (B, 1 + patches, width)."""
         dtype = self.norm.weight.dtype
-        patches = project_patches(pixels, self.patches, in_half=dtype != torch.float32)
+        if self.config.stem:
+            patches = self.convolve(pixels)
+        else:
+            patches = project_patches(pixels, self.patches, in_half=dtype != torch.float32)
         positions = self.positions_for(*(side // self.config.patch_size for side in pixels.shape[-2:]))
         tokens = torch.cat([self.class_token.expand(len(pixels), -1, -1), patches], dim=1)
         return (tokens + positions).to(dtype)
+
+    def convolve(self, pixels: Tensor) -> Tensor:
+        """Map (B, C, H, W) by the stem to patches (B, rows * columns, width)."""
+        maps = pixels.contiguous(memory_format=torch.channels_last)  # twice as fast on a processor
+        for layer in self.stem[:-1]:
+            maps = functional.relu(layer(maps))
+        return self.stem[-1](maps).flatten(2).transpose(1, 2).float()
 
     def positions_for(self, rows: int, columns: int) -> Tensor:
         """Return the position embeddings (1, 1 + rows * columns, width) of a grid, by bicubic interpolation.
@@ -179,10 +211,11 @@ class SubCellNetwork(Network):
         tokens = 1 + (height // config.patch_size) * (width // config.patch_size)
         units = 3 * config.width + 2 * config.mlp_width
         pixels = config.n_channels * height * width
-        return tokens * units * self.norm.weight.element_size() + pixels * 10  # raw, float32, float32 normalized
+        stem = 3 * config.stem[0] * height * width if config.stem else 0  # before, in and after the norm; a fourth each
+        return tokens * units * self.norm.weight.element_size() + pixels * 10 + stem  # raw, float32, normalized
 
     def use_precision(self, dtype: torch.dtype) -> None:
-        """Compute all but the patches, whose pixels need more than 8 bits, in `dtype`."""
+        """Compute all but the patches or the stem, whose pixels need more than 8 bits, in `dtype`."""
         for module in (self.blocks, self.norm, self.pooler):
             module.to(dtype)
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..errors import BadWeights
 from .network import Network
 
-__all__ = ["load_head", "load_weights", "seed_weights", "sha256_of_file", "sha256_of_state"]
+__all__ = ["load_head", "load_weights", "save_weights", "seed_weights", "sha256_of_file", "sha256_of_state"]
 
 HEAD_NAMES = {"layers.0": "0", "layers.1": "3", "layers.2": "6"}  # of a published head; the numbers between: dropout
 
@@ -29,6 +29,19 @@ def load_weights(network: Network, path: Path, *, encoder: str) -> None:
     """Load a published checkpoint into `network`; `encoder` names it in errors. Only tensors are unpickled."""
     names = {name: network.published_names(name) for name in network.state_dict()}
     load_strictly(network, path, names, unused=network.unused_prefixes, what=f"the weights of {encoder!r}")
+
+
+def save_weights(network: Network, path: Path, *, half: bool = False) -> None:
+    """Write the weights of `network` as `load_weights` reads them: safetensors under the published names.
+
+    half: in float16, half as large; they are read as float32 again.
+    """
+    state: dict[str, Tensor] = {}
+    for name, tensor in network.state_dict().items():
+        keys = network.published_names(name)
+        parts = tensor.detach().cpu().to(torch.float16 if half else torch.float32).chunk(len(keys))
+        state |= {key: part.contiguous() for key, part in zip(keys, parts, strict=True)}
+    safetensors.torch.save_file(state, path)
 
 
 def load_head(head: nn.Module, path: Path, *, encoder: str) -> None:
