@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tqdm import tqdm
+
 from subcell_atlas._version import __version__
 from subcell_atlas.encoders.encoder import RANDOM, choose_device, load_network, make_network
-from subcell_atlas.encoders.specs import EncoderSpec, NetworkConfig, find_spec, write_spec
+from subcell_atlas.encoders.specs import EncoderSpec, NetworkConfig, check_name, find_spec, write_spec
 from subcell_atlas.encoders.vit import SubCellNetwork
 from subcell_atlas.encoders.weights import save_weights
 from subcell_atlas.errors import BadInput
@@ -43,7 +46,11 @@ def spec_of(config: PretrainConfig) -> EncoderSpec:
         raise BadInput(f"{spec.name!r} is not of SubCell's design; train demo, a subcell-… or your own FILE.toml.")
     if "protein" not in spec.channels:
         raise BadInput(f"{spec.name!r} does not see the protein channel; there is nothing to learn of proteins.")
-    return spec.at_scale("training") if spec.heads else spec
+    spec = spec.at_scale("training") if spec.heads else spec
+    if spec.crop_px != spec.network.image_size:
+        sizes = f"crop_px is {spec.crop_px}, image_size {spec.network.image_size}"
+        raise BadInput(f"{spec.name!r} cannot be trained: {sizes}; they must be the same.")
+    return spec
 
 
 def pretrain(
@@ -59,8 +66,11 @@ def pretrain(
     the encoder. Returns what came out, None in all but the first of several processes.
     """
     spec = spec_of(config)
+    made_name = out.resolve().name if name is None else name
+    check_name(made_name)
     source = training_source(manifest, config, spec, crops=crops)
     device = choose_device(device)
+    network = begin(spec, config, init)
     out.mkdir(parents=True, exist_ok=True)
     cut = write_crops(
         source,
@@ -72,15 +82,15 @@ def pretrain(
         workers=workers,
         progress=progress,
     )
+    if cut.n_rejected and progress:
+        image, reason = next(iter(cut.rejects.items()))
+        tqdm.write(f"{cut.n_rejected} pictures were refused; the first is {image!r}: {reason}.", file=sys.stderr)
     data = training_data(cut, spec.channels.index("protein"))
-    network = begin(spec, config, init)
     n_antibodies = train(network, config, data=data, out=out, device=device, workers=workers or 0, progress=progress)
     if n_antibodies is None:
         return None
     save_weights(network, out / WEIGHTS, half=half)
-    made = dataclasses.replace(
-        spec, name=name or out.resolve().name, licence="yours", origin=origin_of(config, manifest, init)
-    )
+    made = dataclasses.replace(spec, name=made_name, licence="yours", origin=origin_of(config, manifest, init))
     write_spec(made, out / SPEC, weights=WEIGHTS)
     return Trained(out / SPEC, len(cut), n_antibodies)
 
@@ -105,7 +115,7 @@ def training_data(cells: CropFile, protein: int) -> TrainingData:
             "No cell of the manifest names its antibody or its gene; training needs to know which are alike."
         )
     strata = ["/".join(str(row[name] or "") for name in columns.column_names[2:]) for row in rows]
-    return TrainingData(crops=cells, antibodies=antibodies, strata=strata, protein=protein)
+    return TrainingData(crops=cells, antibodies=antibodies, strata=strata, protein=protein, digest=cells.digest)
 
 
 def begin(spec: EncoderSpec, config: PretrainConfig, init: str | None) -> SubCellNetwork:

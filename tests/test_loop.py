@@ -51,7 +51,9 @@ class FakeCrops:
 
 def make_data() -> TrainingData:
     antibodies = [f"AB{cell // 4}" for cell in range(32)]
-    return TrainingData(crops=FakeCrops(), antibodies=antibodies, strata=[str(i % 2) for i in range(32)], protein=2)
+    return TrainingData(
+        crops=FakeCrops(), antibodies=antibodies, strata=[str(i % 2) for i in range(32)], protein=2, digest="fake"
+    )
 
 
 def make_network(seed: int = 1) -> SubCellNetwork:
@@ -103,7 +105,7 @@ def test_a_killed_training_goes_on_to_the_same_losses_and_weights(tmp_path, monk
         with pytest.raises(Killed):
             run(tmp_path / "killed")
     torch.manual_seed(99)  # nothing hangs on the state of the process
-    resumed, rows = run(tmp_path / "killed", network=make_network(seed=2))
+    resumed, rows = run(tmp_path / "killed")
     assert without_times(rows) == without_times(expected)
     assert [int(row["step"]) for row in rows] == list(range(8))
     for name, tensor in whole.state_dict().items():
@@ -165,7 +167,12 @@ def test_another_configuration_or_other_cells_do_not_go_on_from_a_checkpoint(tmp
     other = dataclasses.replace(TRAINING, seed=12)
     with pytest.raises(BadInput, match=r"another configuration.*\n.*--out"):
         run(tmp_path, other)
+    with pytest.raises(BadInput, match="of other weights"):
+        run(tmp_path, network=make_network(seed=2))
     data = make_data()
+    other_crops = dataclasses.replace(data, digest="other")
+    with pytest.raises(BadInput, match="other cells"):
+        train(make_network(), TRAINING, data=other_crops, out=tmp_path, device="cpu", progress=False)
     renamed = dataclasses.replace(data, antibodies=[f"{name}x" for name in data.antibodies])
     with pytest.raises(BadInput, match="other cells"):
         train(make_network(), TRAINING, data=renamed, out=tmp_path, device="cpu", progress=False)
@@ -197,6 +204,12 @@ def test_a_loss_that_is_not_finite_ends_it_and_keeps_the_last_checkpoint(tmp_pat
     state = torch.load(tmp_path / loop.CHECKPOINT)
     assert state["step"] == 3
     assert all(torch.isfinite(tensor).all() for tensor in state["objective"].values())
+
+
+def test_a_gradient_that_is_not_finite_ends_it_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(float("inf")))
+    with pytest.raises(AtlasError, match=r"At step 0 the gradient is inf\. Nothing was saved yet\."):
+        run(tmp_path)
 
 
 def test_a_batch_that_processes_cannot_share_is_refused(tmp_path, monkeypatch):

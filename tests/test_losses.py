@@ -263,3 +263,12 @@ def test_wrong_shapes_and_temperatures_are_refused():
     for temperature in (0, -1, math.nan):
         with pytest.raises(ValueError, match="temperature must be above 0"):
             sup_con(torch.zeros(3, 4), torch.zeros(3), temperature=temperature)
+
+
+def test_a_cell_that_comes_twice_is_not_its_own_negative():
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(4, 6, generator=generator) for _ in range(2))
+    cells = torch.tensor([7, 7, 3, 5])
+    found = nt_xent(first, second, temperature=0.1, cells=cells)
+    assert torch.equal(found, sup_con(torch.cat([first, second]), cells.repeat(2), temperature=0.1))
+    assert not torch.allclose(found, nt_xent(first, second, temperature=0.1))

@@ -44,7 +44,7 @@ def make_batch(n: int = 8):
     generator = torch.Generator().manual_seed(5)
     first, second = (torch.rand(n, 3, 32, 32, generator=generator) for _ in range(2))
     labels = torch.arange(n) // 2
-    return first, second, labels, draw_kept(n, 16, 0.25, seed=(1, 2))
+    return first, second, labels, torch.arange(n), draw_kept(n, 16, 0.25, seed=(1, 2))
 
 
 def test_the_weighted_sum_of_the_three_losses_is_the_loss():
@@ -67,8 +67,8 @@ def test_a_loss_of_weight_0_is_not_computed_and_nothing_is_left_untrained(name: 
 
 def test_the_losses_are_those_of_the_pooled_views():
     objective = make_objective()
-    first, second, labels, kept = make_batch()
-    losses = objective(first, second, labels, kept)
+    first, second, labels, cells, kept = make_batch()
+    losses = objective(first, second, labels, cells, kept)
     network = objective.network
     seen = torch.zeros(8, 16, dtype=torch.bool).scatter_(1, kept, value=True)
     tokens = network.embed_patches(first)
@@ -87,7 +87,7 @@ def test_the_losses_are_those_of_the_pooled_views():
 @pytest.mark.parametrize("shape", [SHAPE, STEM])
 def test_what_is_hidden_is_not_seen(shape: NetworkConfig):
     objective = make_objective(shape=shape).eval()
-    first, _, _, kept = make_batch()
+    first, _, _, _, kept = make_batch()
     shown = torch.zeros(8, 16).scatter_(1, kept, 1.0)
     elsewhere = nn.functional.interpolate(1 - shown.reshape(8, 1, 4, 4), scale_factor=8)
     changed = first + elsewhere * torch.rand(8, 3, 32, 32)

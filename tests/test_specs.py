@@ -103,7 +103,7 @@ def test_a_file_describes_an_encoder_of_ones_own(tmp_path):
         (OWN.replace("n_blocks = 2", "n_blocks = 0"), "'n_blocks' is 0"),
         (OWN.replace("n_heads = 3", "n_heads = 5"), "multiple of n_heads"),
         (OWN.replace("nucleus", "dna"), "Unknown channel 'dna'"),
-        (OWN.replace("mine", "demo"), "another encoder"),
+        (OWN.replace("mine", "demo"), "another's; give it a name"),
         (OWN + "depth = 3\n", "Unknown key of .* 'depth'"),
         ("[network", "cannot be read"),
     ],

@@ -325,8 +325,7 @@ def read_spec(path: Path) -> EncoderSpec:
         raise BadInput(f"{str(path)!r} lacks the table [network] with {', '.join(SHAPE_KEYS)}.")
     check_keys(found, SPEC_KEYS, path, optional={"weights": str})
     check_keys(network, SHAPE_KEYS, path, optional={"stem": list})
-    if found["name"] in ENCODERS or found["name"].startswith(TIMM):
-        raise BadInput(f"{str(path)!r} calls itself {found['name']!r}, which is another encoder; give it a name.")
+    check_name(found["name"])
     check_channels(found["channels"])
     if found["pixel_size_um"] > 10:
         raise BadInput(f"In {str(path)!r} pixel_size_um is {found['pixel_size_um']} µm, more than a cell allows.")
@@ -346,6 +345,12 @@ def read_spec(path: Path) -> EncoderSpec:
         own_weights=path.parent / weights if weights else None,
         note=f"described in {path}",
     )
+
+
+def check_name(name: str) -> None:
+    """Raise BadInput when an encoder of one's own may not be called so."""
+    if not name or name in ENCODERS or name.startswith(TIMM):
+        raise BadInput(f"An encoder of your own cannot be called {name!r}, which is another's; give it a name.")
 
 
 def write_spec(spec: EncoderSpec, path: Path, *, weights: str) -> None:

@@ -8,6 +8,7 @@ among processes is the batch that one would have.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import pickle
@@ -30,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..encoders.vit import SubCellNetwork
+from ..encoders.weights import sha256_of_state
 from ..errors import AtlasError, BadInput
 from .augment import draw_view, make_view
 from .batches import Batches
@@ -57,12 +59,16 @@ class Crops(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingData:
-    """Crops, and for each its antibody and its stratum, cell line and field of view. protein: that channel."""
+    """Crops, and for each its antibody and its stratum, cell line and field of view.
+
+    protein: that channel's number. digest: of what the crops were made from.
+    """
 
     crops: Crops
     antibodies: Sequence[str | None]
     strata: Sequence[str]
     protein: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -84,17 +90,17 @@ class Processes:
 
 
 @dataclass(frozen=True)
-class Steps(Dataset[tuple[np.ndarray, np.ndarray, np.ndarray]]):
-    """The batches of a training by their number, this process's share of each: crops, masks, labels."""
+class Steps(Dataset[tuple[np.ndarray, ...]]):
+    """The batches of a training by their number, this process's share of each: crops, masks, labels, cells."""
 
     crops: Crops
     batches: Batches
     share: slice
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
         indices, labels = self.batches.batch(step)
         crops, masks = self.crops.read(indices[self.share])
-        return crops, masks, labels[self.share]
+        return crops, masks, labels[self.share], indices[self.share]
 
 
 def train(
@@ -134,6 +140,7 @@ class Training:
             msg = f"A batch of {self.n_crops} crops cannot be shared evenly by {processes.count} processes."
             raise BadInput(f"{msg}\nChange antibodies or cells in [batches], or the number of processes.")
         self.n_steps = config.optimizer.epochs * self.batches.steps_per_epoch
+        self.begun = sha256_of_state(network)
         objective = Objective(network, config.objective, seed=config.seed)
         self.objective = objective.to(processes.device).train()
         self.optimizer = make_optimizer(self.objective, config.optimizer)
@@ -156,12 +163,13 @@ class Training:
         )  # fmt: skip
         with interrupts() as interrupted, bar, Log(self.out / LOG, self.step, shown=self.processes.first) as log:
             began = time.monotonic()
-            for crops, masks, labels in self.share_of_batches(workers):
-                losses, norm = self.take_step(model, crops, masks, labels)
-                row = self.agree({**losses, "stop": float(interrupted())})
+            for batch in self.share_of_batches(workers):
+                losses, norm = self.take_step(model, *batch)
+                row = self.agree({**losses, "gradient": norm, "stop": float(interrupted())})
                 stop = row.pop("stop") > 0
                 if not all(np.isfinite(value) for value in row.values()):
                     self.refuse(row)
+                norm = row.pop("gradient")
                 now = time.monotonic()
                 log.write(self.row(row, norm, self.n_crops / (now - began)))
                 began = now
@@ -190,7 +198,7 @@ class Training:
             lines.append(f"Going on after step {self.step} of {self.n_steps}.")
         return "\n".join(lines)
 
-    def share_of_batches(self, workers: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def share_of_batches(self, workers: int) -> Iterator[tuple[np.ndarray, ...]]:
         """Yield this process's share of every batch that is left."""
         steps = Steps(self.data.crops, self.batches, self.processes.share(self.n_crops))
         return iter(
@@ -205,7 +213,7 @@ class Training:
         )
 
     def take_step(
-        self, model: nn.Module, crops: np.ndarray, masks: np.ndarray, labels: np.ndarray
+        self, model: nn.Module, crops: np.ndarray, masks: np.ndarray, labels: np.ndarray, cells: np.ndarray
     ) -> tuple[dict[str, float], float]:
         """Change the weights by one batch; return the losses and the length of the gradient before it was clipped."""
         optimizer, device = self.config.optimizer, self.processes.device
@@ -217,15 +225,16 @@ class Training:
             self.config.objective.mask_ratio,
             seed=(self.config.seed, MASKING, self.step),
         )[self.processes.share(self.n_crops)].to(device)
+        numbers = [torch.from_numpy(part).to(device) for part in (labels, cells)]
         with torch.autocast(device.type, torch.bfloat16, enabled=optimizer.precision == "bfloat16"):
-            losses: dict[str, Tensor] = model(first, second, torch.from_numpy(labels).to(device), kept)
+            losses: dict[str, Tensor] = model(first, second, *numbers, kept)
         self.optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), optimizer.clip)
         rate = learning_rate(self.step, self.batches.steps_per_epoch, optimizer, n_crops=self.n_crops)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if torch.isfinite(norm):  # the weights stay usable when it is not; the loss tells
+        if torch.isfinite(norm):  # the weights stay usable when it is not, and the training ends
             self.optimizer.step()
         return {name: float(loss.detach()) for name, loss in losses.items()}, float(norm)
 
@@ -268,15 +277,13 @@ class Training:
             "crops_per_second": round(rate, 1),
         }
 
-    def refuse(self, losses: Mapping[str, float]) -> None:
-        """Raise AtlasError for losses that are not finite."""
-        bad = next(name for name, value in losses.items() if not np.isfinite(value))
-        kept = (
-            f"The last checkpoint stands in {str(self.out)!r}"
-            if (self.out / CHECKPOINT).exists()
-            else "Nothing is saved"
-        )
-        msg = f"At step {self.step} the {bad} loss is {losses[bad]}. {kept}."
+    def refuse(self, values: Mapping[str, float]) -> None:
+        """Raise AtlasError for losses or a gradient that are not finite."""
+        bad = next(name for name, value in values.items() if not np.isfinite(value))
+        what = bad if bad in ("loss", "gradient") else f"{bad} loss"
+        saved = (self.out / CHECKPOINT).exists()
+        kept = f"The last checkpoint stands in {str(self.out)!r}." if saved else "Nothing was saved yet."
+        msg = f"At step {self.step} the {what} is {values[bad]}. {kept}"
         raise AtlasError(f'{msg}\nLower learning_rate, or use precision = "float32", in another --out.')
 
     def save(self) -> None:
@@ -299,7 +306,7 @@ class Training:
         if not path.exists():
             return
         try:
-            state = torch.load(path, map_location=self.processes.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             about = state["about"]
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as exc:
             msg = f"The checkpoint {str(path)!r} cannot be read; it is damaged or none.\nDelete it to begin anew."
@@ -313,7 +320,11 @@ class Training:
 
     def about(self) -> str:
         """Say which training this is; another one cannot go on from its checkpoint."""
-        return json.dumps({**self.config.as_dict(), "cells": self.batches.digest}, sort_keys=True)
+        shape = dataclasses.asdict(self.objective.network.config)
+        cells = [self.batches.digest, self.data.digest]
+        return json.dumps(
+            {**self.config.as_dict(), "network": shape, "begun": self.begun, "cells": cells}, sort_keys=True
+        )
 
 
 class Log:

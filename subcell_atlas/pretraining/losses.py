@@ -49,15 +49,16 @@ def reconstruction_loss(predicted: Tensor, pictures: Tensor, masked: Tensor, *, 
     return (errors * masked).sum() / masked.sum().clamp(min=1)
 
 
-def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float, cells: Tensor | None = None) -> Tensor:
     """Return NT-Xent of two views of N cells, (N, D) each: a cell's other view is to be told from all other cells.
 
-    It is SupCon with each cell a label of its own, and has its rules: one cell alone has nothing to be told from, so
-    its loss is 0.
+    cells: (N,) numbers of the cells, where one may come more than once; all its views are then alike. It is SupCon with
+    each cell a label of its own, and has its rules: one cell alone has nothing to be told from, so its loss is 0.
     """
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"two views must be (N, D) each, not {shape_of(first)} and {shape_of(second)}")
-    cells = torch.arange(len(first), device=first.device)
+    if cells is None:
+        cells = torch.arange(len(first), device=first.device)
     return sup_con(torch.cat([first, second]), cells.repeat(2), temperature=temperature)
 
 

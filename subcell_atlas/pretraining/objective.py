@@ -90,12 +90,12 @@ class Objective(nn.Module):
         network.positions.requires_grad_(not config.fixed_positions)
         network.pooler.requires_grad_(bool(config.cell or config.protein))  # nothing else would train it
 
-    def forward(self, first: Tensor, second: Tensor, labels: Tensor, kept: Tensor) -> dict[str, Tensor]:
+    def forward(self, first: Tensor, second: Tensor, labels: Tensor, cells: Tensor, kept: Tensor) -> dict[str, Tensor]:
         """Return the losses by name, and their weighted sum as `loss`.
 
-        first, second: two views of the same cells, (B, C, H, W) float32 in [0, 1]; labels: (B,), the antibody of each;
-        kept: (B, k), the patches of the first view that are seen. In several processes each gives its share of the
-        batch; cells are compared with those of all.
+        first, second: two views of the same cells, (B, C, H, W) float32; labels, cells: (B,), the number of the
+        antibody and of the cell of each; kept: (B, k), the patches of the first view that are seen. In several
+        processes each gives its share of the batch; cells are compared with those of all.
         """
         config, losses = self.config, {}
         seen = self._tokens(first, kept if self.decoder else None)
@@ -107,9 +107,8 @@ class Objective(nn.Module):
             pooled = [self.network.pooler(tokens) for tokens in (seen, self._tokens(second, None))]
             one, other = (gather(vectors.float()) for vectors in pooled)
             if self.cell_head:  # each view is normalized by its own batch, as published
-                losses["cell"] = nt_xent(
-                    self.cell_head(one), self.cell_head(other), temperature=config.cell_temperature
-                )
+                views = self.cell_head(one), self.cell_head(other)
+                losses["cell"] = nt_xent(*views, temperature=config.cell_temperature, cells=gather(cells))
             if self.protein_head:
                 projected = torch.cat([self.protein_head(one), self.protein_head(other)])
                 twice = gather(labels).repeat(2)
