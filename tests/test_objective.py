@@ -145,20 +145,23 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
-    try:
-        objective = make_objective()
-        model = DistributedDataParallel(objective)
-        own = slice(4 * rank, 4 * rank + 4)
-        losses = model(*(part[own] for part in make_batch()))
-        losses["loss"].backward()
-        total = losses["loss"].detach().clone()
-        dist.all_reduce(total)
-        if rank == 0:
-            gradients = {name: p.grad for name, p in objective.named_parameters() if p.requires_grad}
-            buffers = dict(objective.named_buffers())
-            torch.save({"loss": total / 2, "gradients": gradients, "buffers": buffers}, f"{folder}/two.pt")
-    finally:
-        dist.destroy_process_group()
+    share_a_batch(rank, folder)  # frees the model before its process group
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def share_a_batch(rank: int, folder: str) -> None:
+    objective = make_objective()
+    model = DistributedDataParallel(objective)
+    own = slice(4 * rank, 4 * rank + 4)
+    losses = model(*(part[own] for part in make_batch()))
+    losses["loss"].backward()
+    total = losses["loss"].detach().clone()
+    dist.all_reduce(total)
+    if rank == 0:
+        gradients = {name: p.grad for name, p in objective.named_parameters() if p.requires_grad}
+        buffers = dict(objective.named_buffers())
+        torch.save({"loss": total / 2, "gradients": gradients, "buffers": buffers}, f"{folder}/two.pt")
 
 
 def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joined_batch(tmp_path, free_port: int):
