@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 
 import numpy as np
@@ -146,6 +147,7 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=2)
     share_a_batch(rank, folder)  # frees the model before its process group
+    gc.collect()
     dist.barrier()
     dist.destroy_process_group()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import gc
 import json
 import os
 import pickle
@@ -411,6 +412,7 @@ def torchrun(device: str) -> Iterator[Processes]:
     try:
         yield Processes(dist.get_rank(), count, torch.device(own))
     finally:
+        gc.collect()  # a model that still holds the group could abort the process at its end
         dist.destroy_process_group()
 
 
