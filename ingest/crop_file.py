@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 from subcell_atlas.errors import AtlasError, BadImage, BadInput
 from subcell_atlas.schema import TABLES
+from subcell_atlas.writing import writing
 
 from .job import Counts, Progress, prepared_pictures
 from .manifest import Manifest
@@ -220,12 +221,15 @@ def write_crops(
     crop_px: int,
     pixel_size_um: float,
     workers: int | None = None,
+    replacing: bool = True,
     progress: bool = True,
 ) -> CropFile:
     """Cut the cells of every picture of `source` into the folder `path`, or take what is there when nothing changed.
 
-    pixel_size_um: of pictures that do not tell theirs. workers: 0 cuts in this process, None takes one a core. The
-    folder appears when it is whole; of processes that start together one cuts and the others wait for it. A refused
+    pixel_size_um: of pictures that do not tell theirs. workers: 0 cuts in this process, None takes one a core.
+    replacing: whether cells of other pictures, or cut in another way, make place for these; they are refused otherwise.
+
+    The folder appears when it is whole; of processes that start together one cuts and the others wait for it. A refused
     picture stops nothing, see `CropFile.rejects`. Raise BadInput when there is no cell at all or `path` cannot be
     used, and AtlasError on an interrupt.
     """
@@ -244,10 +248,14 @@ def write_crops(
     path = Path(path).absolute()
     with only_one(path, progress=progress):
         check_place(path)
+        there = None
         with suppress(BadInput):
             there = open_crops(path)
-            if there.digest == digest:
-                return there
+        if there is not None and there.digest == digest:
+            return there
+        if there is not None and not replacing:
+            msg = f"{str(path)!r} holds cells of other pictures, or cut for another encoder."
+            raise BadInput(f"{msg}\nGive another folder, or delete this one when no training needs it.")
         part = path.with_name(f".{path.name}.part")  # of a run that was killed, when it is there
         writer = Writer(plan, digest)
         try:
@@ -348,16 +356,6 @@ def only_one(path: Path, *, progress: bool) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Say of a disk that is full, and the like, in one line what happened."""
-    try:
-        yield
-    except OSError as exc:
-        msg = f"{path} cannot be written: {exc.strerror or exc}.\nGive a folder that can be, with space for all cells."
-        raise BadInput(msg) from exc
 
 
 @dataclass

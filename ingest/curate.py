@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from subcell_atlas.identifiers import protein_id
 from subcell_atlas.pretraining.curation import REASONS, CurationConfig, consistency_table, kept_by_either, unit_rows
 from subcell_atlas.profiles import vectors_of
 from subcell_atlas.store import Store, is_folder
+from subcell_atlas.writing import written_whole
 
 from .manifest import CHANNEL_COLUMNS, Manifest, read_manifest
 
@@ -38,8 +38,7 @@ class Curated:
     """What became of the antibodies and of the rows.
 
     A row or a cell that names no antibody is taken by its protein; when no row names one, all cells are.
-    `n_cells_without_fov`: cells, over the atlases, that
-    name no field of view, so that their picture stood for it.
+    `n_cells_without_fov`: cells, over the atlases, that name no field of view, so that their picture stood for it.
     """
 
     table: pa.Table  # one row per antibody: n_replicates, agreement, null_mean, p_value, kept, reason
@@ -248,19 +247,6 @@ def write_table(table: pa.Table, path: Path) -> None:
     """Write a table as CSV."""
     with written_whole(path) as part:
         pa_csv.write_csv(table, part)
-
-
-@contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Give a file beside `path` to write, which takes its place when it is whole."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        part.replace(path)
-    except OSError as exc:
-        raise BadInput(f"{str(path)!r} cannot be written: {exc.strerror or exc}.") from exc
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def uris(stores: Sequence[Store]) -> str:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from subcell_atlas.encoders.guards import swapped_channels
 from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
 from subcell_atlas.errors import AtlasError, RecipeMismatch
+from subcell_atlas.interrupts import interrupts_blocked
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.runs import Run
@@ -295,22 +295,11 @@ def prepared_pictures(plan: Plan, workers: int | None) -> Iterator[Prepared]:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-@contextmanager
-def interrupts_blocked() -> Iterator[None]:
-    """Let processes start to whom an interrupt is nothing: Ctrl-C goes to all, and the parent finishes its commit."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def begin_worker(plan: Plan) -> None:
     """Set up a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # a broken pool ends its workers by it
     threading.Thread(target=end_with_parent, daemon=True).start()
     global worker_plan
     worker_plan = plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from subcell_atlas._version import __version__
-from subcell_atlas.encoders.encoder import RANDOM, choose_device, load_network, make_network
+from subcell_atlas.encoders.encoder import PUBLISHED, RANDOM, choose_device, load_network, make_network
 from subcell_atlas.encoders.specs import EncoderSpec, NetworkConfig, check_name, find_spec, write_spec
 from subcell_atlas.encoders.vit import SubCellNetwork
 from subcell_atlas.encoders.weights import save_weights
 from subcell_atlas.errors import BadInput
 from subcell_atlas.images.simulated import make_proteome
 from subcell_atlas.pretraining.config import PretrainConfig
-from subcell_atlas.pretraining.loop import TrainingData, train
+from subcell_atlas.pretraining.loop import TrainingData, device_of_process, train
 from subcell_atlas.pretraining.objective import initialize
+from subcell_atlas.writing import writing
 
 from .crop_file import CropFile, write_crops
 from .manifest import read_manifest
@@ -28,6 +30,7 @@ from .sources import Source
 __all__ = ["Trained", "pretrain", "spec_of"]
 
 CROPS, WEIGHTS, SPEC = "cells", "encoder.safetensors", "encoder.toml"  # in the folder of a training
+MOST_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ def pretrain(
     made_name = out.resolve().name if name is None else name
     check_name(made_name)
     source = training_source(manifest, config, spec, crops=crops)
-    device = choose_device(device)
+    device = choose_device(device_of_process(device))
     network = begin(spec, config, init)
-    out.mkdir(parents=True, exist_ok=True)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     cut = write_crops(
         source,
         cells or out / CROPS,
@@ -80,19 +84,29 @@ def pretrain(
         crop_px=spec.crop_px,
         pixel_size_um=pixel_size_um,
         workers=workers,
+        replacing=cells is None,
         progress=progress,
     )
     if cut.n_rejected and progress:
         image, reason = next(iter(cut.rejects.items()))
         tqdm.write(f"{cut.n_rejected} pictures were refused; the first is {image!r}: {reason}.", file=sys.stderr)
     data = training_data(cut, spec.channels.index("protein"))
-    n_antibodies = train(network, config, data=data, out=out, device=device, workers=workers or 0, progress=progress)
-    if n_antibodies is None:
+    readers = default_readers(device) if workers is None else workers
+    batches = train(network, config, data=data, out=out, device=device, workers=readers, progress=progress)
+    if batches is None:
         return None
     save_weights(network, out / WEIGHTS, half=half)
     made = dataclasses.replace(spec, name=made_name, licence="yours", origin=origin_of(config, manifest, init))
     write_spec(made, out / SPEC, weights=WEIGHTS)
-    return Trained(out / SPEC, len(cut), n_antibodies)
+    return Trained(out / SPEC, batches.n_used, len(batches.antibodies))
+
+
+def default_readers(device: str) -> int:
+    """Return how many processes read crops for a training: none where it has all cores for itself."""
+    if device == "cpu":
+        return 0
+    n_here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # trainings that share the cores, as torchrun says
+    return max(1, min(MOST_READERS, (os.cpu_count() or 1) // n_here - 1))
 
 
 def training_source(manifest: Path | None, config: PretrainConfig, spec: EncoderSpec, *, crops: bool) -> Source:
@@ -125,8 +139,10 @@ def begin(spec: EncoderSpec, config: PretrainConfig, init: str | None) -> SubCel
         initialize(network, seed=config.seed)
     elif init == RANDOM:
         raise BadInput("Training begins with random weights when --init is left out.")
+    elif init == PUBLISHED and spec.weights is None and spec.own_weights is None:
+        raise BadInput(f"There are no published weights of {spec.name!r}; give a file, or leave --init out.")
     else:
-        network, _ = load_network(spec, [] if init == "published" else [init])
+        network, _ = load_network(spec, [] if init == PUBLISHED else [init])
     assert isinstance(network, SubCellNetwork)
     return network.requires_grad_(requires_grad=True)
 

@@ -19,6 +19,7 @@ from .printing import describe, print_json, reply, show, show_map, system_record
 if TYPE_CHECKING:
     from .encoders import EncoderSpec
     from .encoders.encoder import Encoder
+    from .recipe import Recipe
 
 __all__ = ["ingest_command", "main"]
 
@@ -43,6 +44,15 @@ atlas_option = click.option(
     "--atlas", "uri", metavar="URI", help="The atlas: a folder or s3://… [default: $SUBCELL_ATLAS, else ./atlas]"
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
+crops_option = click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
+pixel_size_option = click.option(
+    "--pixel-size",
+    type=click.FloatRange(0.001, 10),
+    default=HPA_PIXEL_SIZE_UM,
+    show_default=True,
+    metavar="UM",
+    help="For rows without pixel_size_um; the default is the Human Protein Atlas's.",
+)
 
 
 @click.group(cls=KnownProblems, context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,16 +109,9 @@ def ingest_command() -> None:
     show_default=True,
     help="Of the tokens: own (as published), cls, patches (mean); channels for openphenom.",
 )
-@click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
+@crops_option
 @click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True)
-@click.option(
-    "--pixel-size",
-    type=click.FloatRange(0.001, 10),
-    default=HPA_PIXEL_SIZE_UM,
-    show_default=True,
-    metavar="UM",
-    help="For rows without pixel_size_um; the default is the Human Protein Atlas's.",
-)
+@pixel_size_option
 @click.option("--source", help="What to call this manifest in the atlas [default: its folder and name].")
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
 @click.option(
@@ -142,14 +145,30 @@ def ingest_images(
     report_ingest(counts, resolve(uri))
 
 
+def recipe_of_cells(uri: str) -> Recipe | None:
+    """Return how the cells of an atlas were embedded; None when there is no such atlas, or no cell."""
+    from .errors import AtlasNotFound
+    from .store import Store
+
+    if "://" not in uri and not Path(uri).exists():
+        return None
+    with contextlib.suppress(AtlasNotFound):
+        return Store.open(uri).recipe("cells", "embedding")
+    return None
+
+
 def default_encoder(uri: str) -> str:
     """Return the encoder of the atlas, else SubCell's when its weights are at hand, else the demonstration encoder."""
     from .encoders.fetch import cached_path
-    from .encoders.specs import ENCODERS
+    from .encoders.specs import ENCODERS, TIMM
 
-    made_by = encoder_of(uri)
-    if made_by in ENCODERS:
-        return made_by
+    recipe = recipe_of_cells(uri)
+    made_by = recipe.encoder if recipe else None
+    if made_by in ENCODERS or (made_by or "").startswith(TIMM):
+        return str(made_by)
+    if made_by:
+        msg = f"The atlas was made by {made_by!r}, which is no encoder of this package."
+        raise BadInput(f"{msg}\nName the FILE.toml that describes it, with --encoder.")
     weights = ENCODERS[SUBCELL].weights
     assert weights is not None
     return SUBCELL if cached_path(weights.url).is_file() else "demo"
@@ -168,13 +187,10 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
     """Load the encoder that was asked for, in the precision of the atlas at `uri` unless another is asked for."""
     from .encoders import load_encoder
     from .encoders.encoder import FASTEST
-    from .errors import AtlasNotFound
-    from .store import Store
 
-    with contextlib.suppress(AtlasNotFound):
-        stored = Store.open(uri).recipe("cells", "embedding")
-        if stored is not None and stored.encoder == spec.name:
-            options["precision"] = options["precision"] or stored.precision
+    stored = recipe_of_cells(uri)
+    if stored is not None and stored.encoder == spec.name:
+        options["precision"] = options["precision"] or stored.precision
     options["precision"] = options["precision"] or FASTEST
     if spec.note and (spec.own_weights is None or not options["weights"]):
         click.echo(f"Encoder {spec.name!r}: {spec.note}.", err=True)
@@ -486,15 +502,8 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed:
 )
 @click.option("--name", help="What to call the new encoder [default: the name of the folder].")
 @click.option("--half", is_flag=True, help="Write the weights in float16, in half the size.")
-@click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
-@click.option(
-    "--pixel-size",
-    type=click.FloatRange(0.001, 10),
-    default=HPA_PIXEL_SIZE_UM,
-    show_default=True,
-    metavar="UM",
-    help="For rows without pixel_size_um.",
-)
+@crops_option
+@pixel_size_option
 @click.option("--device", help="cpu, cuda, … [default: a GPU when there is one].")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures and crops.")
 @click.option("--atlas", metavar="URI", expose_value=False, help="As for every command; training reads no atlas.")
@@ -562,7 +571,8 @@ def encoders_command(uri: str | None, as_json: bool) -> None:
             }
         )
     columns = ["name", "channels", "million_parameters", "dim", "crop", "licence", "weights"]
-    made_by = encoder_of(resolve(uri))
+    recipe = recipe_of_cells(resolve(uri))
+    made_by = recipe.encoder if recipe else None
     reply({"encoders": rows, "atlas": made_by}, rows, columns, as_json=as_json)
     if not as_json:
         if made_by:
@@ -587,19 +597,6 @@ def info(uri: str | None, as_json: bool) -> None:
     reply(found, rows, ["table", "rows"], as_json=as_json)
     if not as_json and found["recipe"]:
         show([{"recipe": k, "value": v} for k, v in found["recipe"].items()], ["recipe", "value"])
-
-
-def encoder_of(uri: str) -> str | None:
-    """Return the encoder that made an atlas's cells; None when there is no such atlas."""
-    from .errors import AtlasNotFound
-    from .store import Store
-
-    if "://" not in uri and not Path(uri).exists():
-        return None
-    with contextlib.suppress(AtlasNotFound):
-        recipe = Store.open(uri).recipe("cells", "embedding")
-        return recipe.encoder if recipe else None
-    return None
 
 
 @main.command()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from .profiles import vectors_of
 from .query import map_graph
 from .schema import TABLES, VECTOR
 from .store import Store
+from .writing import written_whole
 
 if TYPE_CHECKING:
     import anndata
@@ -32,15 +32,11 @@ def export(store: Store, path: Path, *, kind: str, table: str = "proteins") -> N
         raise BadInput(f"There is no folder {str(path.parent)!r} to write into.")
     if path.is_dir():
         raise BadInput(f"{str(path)!r} is a folder; name a file.")
-    part = path.with_name(f".{path.name}.part")
     try:
-        FORMATS[kind](store, part, table)
-        part.replace(path)
-    except (OSError, pa.ArrowException) as exc:
+        with written_whole(path) as part:
+            FORMATS[kind](store, part, table)
+    except pa.ArrowException as exc:
         raise BadInput(f"{str(path)!r} cannot be written: {str(exc).splitlines()[0][:160]}") from exc
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def write_parquet(store: Store, path: Path, table: str) -> None:

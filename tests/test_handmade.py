@@ -1,3 +1,5 @@
+"""Handmade features: what each tells of pictures made for it, and of simulated cells."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import multiprocessing
 import os
 import signal
 from dataclasses import dataclass
@@ -19,7 +20,14 @@ from subcell_atlas.errors import AtlasError, BadInput
 from subcell_atlas.pretraining import loop
 from subcell_atlas.pretraining.augment import Augmentations
 from subcell_atlas.pretraining.config import BatchConfig, OptimizerConfig, PretrainConfig
-from subcell_atlas.pretraining.loop import LOG, TrainingData, learning_rate, make_optimizer, train
+from subcell_atlas.pretraining.loop import (
+    LOG,
+    TrainingData,
+    device_of_process,
+    learning_rate,
+    make_optimizer,
+    train,
+)
 from subcell_atlas.pretraining.objective import Objective, initialize
 
 TRAINING = PretrainConfig(
@@ -47,6 +55,13 @@ class FakeCrops:
         for cell in range(32):
             every[cell, 2, 4 * (cell // 4) : 4 * (cell // 4) + 4] += 150
         return every[indices], np.ones((len(indices), 32, 32), bool)
+
+
+class Unreadable(FakeCrops):
+    """Crops whose file was damaged."""
+
+    def read(self, indices):
+        raise BadInput("The crops are damaged.")
 
 
 def make_data() -> TrainingData:
@@ -131,6 +146,78 @@ def test_an_interrupt_finishes_the_step_saves_and_says_how_to_go_on(tmp_path, mo
     assert without_times(rows) == without_times(expected)
 
 
+def test_an_interrupt_that_reaches_the_readers_too_loses_nothing(tmp_path, monkeypatch):
+    take_step = loop.Training.take_step
+
+    def interrupted_in_step_2(self, *args):
+        if self.step == 2:
+            for reader in multiprocessing.active_children():
+                os.kill(reader.pid, signal.SIGINT)
+                os.kill(reader.pid, signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        return take_step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Training, "take_step", interrupted_in_step_2)
+        with pytest.raises(AtlasError, match=r"Interrupted after step 3 of 8; it is saved"):
+            run(tmp_path, workers=2)
+    assert torch.load(tmp_path / loop.CHECKPOINT)["step"] == 3
+
+
+def test_a_second_interrupt_breaks_off(tmp_path, monkeypatch):
+    def interrupted_twice(self, *args):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError
+
+    monkeypatch.setattr(loop.Training, "take_step", interrupted_twice)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_cells_that_cannot_be_read_are_told_of_in_their_own_words(tmp_path, workers: int):
+    data = dataclasses.replace(make_data(), crops=Unreadable())
+    with pytest.raises(BadInput) as caught:
+        train(make_network(), TRAINING, data=data, out=tmp_path, device="cpu", workers=workers, progress=False)
+    assert str(caught.value) == "The crops are damaged."
+
+
+def test_a_gpu_whose_memory_does_not_suffice_is_told_of(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate …")
+
+    monkeypatch.setattr(loop.Training, "take_step", full)
+    with pytest.raises(AtlasError, match=r"too little memory for two views of 8 crops\.\nLower antibodies"):
+        run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(loop.torch, "save", full)
+    with pytest.raises(BadInput, match=r"checkpoint\.pt' cannot be written: No space left on device"):
+        run(tmp_path)
+    assert not [path.name for path in tmp_path.iterdir() if path.name != LOG]
+
+
+def test_each_process_of_torchrun_takes_its_own_gpu(monkeypatch):
+    assert device_of_process("cuda") == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert device_of_process("cuda") == "cuda:3"
+    assert device_of_process("cpu") == "cpu"
+    monkeypatch.setattr(loop.torch.cuda, "is_available", lambda: True)
+    assert device_of_process(None) == "cuda:3"
+
+
+def test_half_precision_gives_nearly_the_same_losses(tmp_path):
+    half = dataclasses.replace(TRAINING, optimizer=dataclasses.replace(TRAINING.optimizer, precision="bfloat16"))
+    (_, whole), (_, halved) = run(tmp_path / "float32"), run(tmp_path / "bfloat16", half)
+    assert float(whole[0]["loss"]) == pytest.approx(float(halved[0]["loss"]), rel=0.02)
+    assert whole[0]["loss"] != halved[0]["loss"]
+
+
 def test_worker_processes_read_the_same_batches(tmp_path):
     _, rows = run(tmp_path / "here")
     _, of_workers = run(tmp_path / "workers", workers=2)
@@ -141,9 +228,10 @@ def one_of_two(rank: int, port: int, out) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     network = make_network()
-    n_antibodies = train(network, TRAINING, data=make_data(), out=out, device="cpu", progress=False)
-    assert n_antibodies == (8 if rank == 0 else None)
-    if n_antibodies:
+    batches = train(network, TRAINING, data=make_data(), out=out, device="cpu", progress=False)
+    assert (batches is not None) == (rank == 0)
+    if batches:
+        assert (len(batches.antibodies), batches.n_used) == (8, len(make_data().antibodies))
         torch.save(network.state_dict(), out / "network.pt")
 
 
@@ -182,6 +270,15 @@ def test_another_configuration_or_other_cells_do_not_go_on_from_a_checkpoint(tmp
 def test_a_damaged_checkpoint_is_named(tmp_path, content: bytes):
     (tmp_path / loop.CHECKPOINT).write_bytes(content)
     with pytest.raises(BadInput, match=r"checkpoint\.pt' cannot be read; .*\nDelete it to begin anew"):
+        run(tmp_path)
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path):
+    run(tmp_path)
+    state = torch.load(tmp_path / loop.CHECKPOINT)
+    del state["objective"]["network.class_token"]
+    torch.save(state, tmp_path / loop.CHECKPOINT)
+    with pytest.raises(BadInput, match=r"was written by another version of this package, or is damaged\.\nChoose"):
         run(tmp_path)
 
 

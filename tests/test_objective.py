@@ -56,10 +56,12 @@ def test_the_weighted_sum_of_the_three_losses_is_the_loss():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_of_weight_0_is_not_computed_and_nothing_is_left_untrained(name: str):
+@pytest.mark.parametrize("shape", [SHAPE, STEM])
+def test_a_loss_of_weight_0_is_not_computed_and_nothing_is_left_untrained(name: str, shape: NetworkConfig):
     config = dataclasses.replace(CONFIG, **{other: 0.0 for other in LOSSES if other != name})
-    objective = make_objective(config)
-    losses = objective(*make_batch())
+    objective = make_objective(config, shape=shape)
+    *batch, kept = make_batch()
+    losses = objective(*batch, kept if name == "reconstruction" else None)
     assert set(losses) == {name, "loss"}
     losses["loss"].backward()
     without = [key for key, p in objective.named_parameters() if p.requires_grad and p.grad is None]

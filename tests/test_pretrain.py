@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from click.testing import CliRunner
 from tiny_network import TINY_SPEC, published_state, tiny_network
@@ -64,7 +66,9 @@ def test_the_result_loads_and_embeds_like_any_other_encoder(tmp_path, config, ma
     out = tmp_path / "trained"
     answer = run("pretrain", manifest, "--crops", "--config", config, "-o", out, "--workers", 0, "--json")
     record = json.loads(answer.stdout)
-    assert record["cells"] == 32
+    with manifest.open(encoding="utf-8") as file:
+        cells_of = Counter(row["antibody"] for row in csv.DictReader(file))
+    assert record["cells"] == sum(n for n in cells_of.values() if n > 1) < 32  # a cell alone is not trained on
     encoder = load_encoder(record["encoder"])
     assert encoder.spec.name == "trained"
     assert "from random weights, on manifest.csv, seed 3" in encoder.spec.origin
@@ -105,9 +109,51 @@ def test_fine_tuning_begins_with_the_weights_given(tmp_path, config, manifest):
     assert "from begun.pth" in tuned.spec.origin
 
 
+def test_fine_tuning_changes_every_weight_that_the_losses_reach(tmp_path, config, manifest):
+    torch.save(published_state(tiny_network()), tmp_path / "begun.pth")
+    begin = ("--init", tmp_path / "begun.pth")
+    run("pretrain", manifest, "--crops", "--config", config, *begin, "-o", tmp_path / "tuned", "--workers", 0)
+    begun, tuned = (
+        safetensors.torch.load_file(path) if path.suffix == ".safetensors" else torch.load(path)
+        for path in (tmp_path / "begun.pth", tmp_path / "tuned" / "encoder.safetensors")
+    )
+    same = {name for name, weights in tuned.items() if torch.equal(weights, begun[name])}
+    assert same <= {"encoder.embeddings.position_embeddings"}  # fixed, as published
+
+
+def test_trainings_on_the_same_cells_share_them_and_others_are_refused(tmp_path, config, manifest):
+    shared = ("--cells", tmp_path / "cells")
+    run("pretrain", manifest, "--crops", "--config", config, *shared, "-o", tmp_path / "one", "--workers", 0)
+    cut = (tmp_path / "cells" / "crops.bin").stat()
+    run("pretrain", manifest, "--crops", "--config", config, *shared, "-o", tmp_path / "two", "--workers", 0)
+    assert not (tmp_path / "two" / "cells").exists()
+    rows = manifest.read_text(encoding="utf-8").splitlines(keepends=True)
+    fewer = manifest.with_name("fewer.csv")
+    fewer.write_text("".join(rows[:-4]), encoding="utf-8")
+    answer = run("pretrain", fewer, "--crops", "--config", config, *shared, "-o", tmp_path / "three", code=1)
+    assert "holds cells of other pictures, or cut for another encoder" in answer.stderr
+    assert (tmp_path / "cells" / "crops.bin").stat().st_mtime_ns == cut.st_mtime_ns
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path, config, manifest):
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    answer = run("pretrain", manifest, "--crops", "--config", config, "-o", tmp_path / "taken", code=1)
+    assert "taken' cannot be written: File exists" in answer.stderr
+
+
+def test_others_may_read_the_weights(tmp_path, config, manifest):
+    run("pretrain", manifest, "--crops", "--config", config, "-o", tmp_path / "out", "--workers", 0)
+    modes = {(tmp_path / "out" / name).stat().st_mode & 0o777 for name in ("encoder.safetensors", "log.csv")}
+    assert len(modes) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
+        (
+            ["MANIFEST", "--config", "CONFIG", "--encoder", "vit-large-8", "--init", "published"],
+            "There are no published weights of 'vit-large-8'",
+        ),
         (["--config", "subcell-mae"], "Name a manifest of pictures"),
         (["m.csv", "--config", "CONFIG"], "There is no manifest 'm.csv'"),
         (["MANIFEST", "--config", "CONFIG", "--encoder", "openphenom"], "is not of SubCell's design"),

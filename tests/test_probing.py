@@ -1,3 +1,5 @@
+"""Probes: no group is in two parts, nothing is chosen on what it is scored on, chance is chance."""
+
 from __future__ import annotations
 
 import numpy as np

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import BadInput, UnknownName
+from ..writing import written_whole
 
 __all__ = [
     "CHANNELS",
@@ -316,10 +317,7 @@ def read_spec(path: Path) -> EncoderSpec:
     (n_channels follows from the channels, `stem` may be left out); and maybe `weights`, a file beside this one. Raise
     BadInput naming the key that is wrong.
     """
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise BadInput(f"The encoder's description {str(path)!r} cannot be read: {exc}") from None
+    found = read_toml(path, "The encoder's description")
     network = found.pop("network", None)
     if not isinstance(network, dict):
         raise BadInput(f"{str(path)!r} lacks the table [network] with {', '.join(SHAPE_KEYS)}.")
@@ -353,6 +351,14 @@ def check_name(name: str) -> None:
         raise BadInput(f"An encoder of your own cannot be called {name!r}, which is another's; give it a name.")
 
 
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Return what a TOML file says; raise BadInput when it cannot be read, calling it `what`."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+        raise BadInput(f"{what} {str(path)!r} cannot be read: {exc}") from None
+
+
 def write_spec(spec: EncoderSpec, path: Path, *, weights: str) -> None:
     """Write the description of an encoder of SubCell's design that `read_spec` reads; `weights`: a file beside it."""
     assert isinstance(spec.network, NetworkConfig)
@@ -362,7 +368,8 @@ def write_spec(spec: EncoderSpec, path: Path, *, weights: str) -> None:
         shape["stem"] = spec.network.stem
     lines = [f"{key} = {as_toml(value)}" for key, value in top.items()]
     lines += ["", "[network]", *(f"{key} = {as_toml(value)}" for key, value in shape.items())]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with written_whole(path) as part:
+        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def as_toml(value: Any) -> str:

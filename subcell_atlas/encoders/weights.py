@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BadWeights
+from ..writing import written_whole
 from .network import Network
 
 __all__ = ["load_head", "load_weights", "save_weights", "seed_weights", "sha256_of_file", "sha256_of_state"]
@@ -41,7 +42,11 @@ def save_weights(network: Network, path: Path, *, half: bool = False) -> None:
         keys = network.published_names(name)
         parts = tensor.detach().cpu().to(torch.float16 if half else torch.float32).chunk(len(keys))
         state |= {key: part.contiguous() for key, part in zip(keys, parts, strict=True)}
-    safetensors.torch.save_file(state, path)
+    with written_whole(path) as part:
+        part.touch()
+        mode = part.stat().st_mode  # as of any new file; safetensors makes one that nobody else may read
+        safetensors.torch.save_file(state, part)
+        part.chmod(mode)
 
 
 def load_head(head: nn.Module, path: Path, *, encoder: str) -> None:

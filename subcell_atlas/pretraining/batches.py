@@ -42,6 +42,8 @@ class Batches:
     ----------
     antibodies : tuple[str, ...]
         The names of those that are used, sorted; a label is a position among them.
+    n_used : int
+        How many cells are of these antibodies.
     left_out : LeftOut
         How much is used in no batch, and why.
     steps_per_epoch : int
@@ -99,6 +101,7 @@ class Batches:
         order = np.lexsort((stratum, antibody))
         order = order[np.isin(antibody[order], chosen)]  # the cells that are used, those of an antibody in a row
         self._cells = order.astype(np.int64)
+        self.n_used = len(order)
         self._strata = stratum[order]
         self._ends = np.cumsum(n_of[chosen])
         self._n_antibodies, self._n_cells, self._seed = n_antibodies, n_cells, seed

@@ -6,14 +6,13 @@ Read from TOML, one table for each class here. A key that does not exist is refu
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_type_hints
 
-from ..encoders.specs import find_spec
+from ..encoders.specs import find_spec, read_toml
 from ..errors import BadInput, UnknownName
 from .augment import Augmentations
 
@@ -121,11 +120,7 @@ def read_config(name: str) -> PretrainConfig:
         path = CONFIG_FOLDER / f"{name}.toml"
     else:
         path = Path(name)
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
-        raise BadInput(f"The configuration {str(path)!r} cannot be read: {exc}") from None
-    config: PretrainConfig = read_table(PretrainConfig, found, str(path))
+    config: PretrainConfig = read_table(PretrainConfig, read_toml(path, "The configuration"), str(path))
     check(config, str(path))
     return config
 

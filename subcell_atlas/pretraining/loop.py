@@ -15,9 +15,8 @@ import os
 import pickle
 import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +33,14 @@ from tqdm import tqdm
 from ..encoders.vit import SubCellNetwork
 from ..encoders.weights import sha256_of_state
 from ..errors import AtlasError, BadInput
+from ..interrupts import interrupts_blocked, interrupts_noted
+from ..writing import written_whole
 from .augment import draw_view, make_view
 from .batches import Batches
 from .config import OptimizerConfig, PretrainConfig
 from .objective import LOSSES, Objective, draw_kept
 
-__all__ = ["CHECKPOINT", "LOG", "Crops", "TrainingData", "train"]
+__all__ = ["CHECKPOINT", "LOG", "Crops", "TrainingData", "device_of_process", "train"]
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "log.csv"
@@ -47,6 +48,8 @@ LOG_COLUMNS = ("step", "epoch", "loss", *LOSSES, "learning_rate", "gradient_norm
 CHECKPOINT_SECONDS = 600
 REFERENCE_BATCH = 256  # crops that the learning rate is given for
 VIEWS, MASKING, DROPOUT = range(3)  # streams of random numbers
+
+Batch = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # crops, masks, labels, cells
 
 
 class Crops(Protocol):
@@ -91,24 +94,30 @@ class Processes:
 
 
 @dataclass(frozen=True)
-class Steps(Dataset[tuple[np.ndarray, ...]]):
-    """The batches of a training by their number, this process's share of each: crops, masks, labels, cells."""
+class Steps(Dataset["Batch | AtlasError"]):
+    """The batches of a training by their number, this process's share of each.
+
+    What cannot be read comes as the error, which a worker process would otherwise wrap in its traceback.
+    """
 
     crops: Crops
     batches: Batches
     share: slice
 
-    def __getitem__(self, step: int) -> tuple[np.ndarray, ...]:
+    def __getitem__(self, step: int) -> Batch | AtlasError:
         indices, labels = self.batches.batch(step)
-        crops, masks = self.crops.read(indices[self.share])
+        try:
+            crops, masks = self.crops.read(indices[self.share])
+        except AtlasError as exc:
+            return exc
         return crops, masks, labels[self.share], indices[self.share]
 
 
 def train(
     network: SubCellNetwork, config: PretrainConfig, *, data: TrainingData, out: Path, device: str, workers: int = 0,
     progress: bool = True,
-) -> int | None:  # fmt: skip
-    """Train `network` in place as `config` says; return on how many antibodies, None in all but the first process.
+) -> Batches | None:  # fmt: skip
+    """Train `network` in place as `config` says; return on what batches, None in all but the first process.
 
     The log and checkpoints go into `out`; a checkpoint that is there is gone on from. workers: processes that read
     crops, 0 reads in this one. Raise BadInput when `out` holds another training, and AtlasError when a loss is not
@@ -117,7 +126,7 @@ def train(
     with torchrun(device) as processes:
         training = Training(network, config, data, out, processes)
         training.run(workers=workers, progress=progress)
-        return len(training.batches.antibodies) if processes.first else None
+        return training.batches if processes.first else None
 
 
 class Training:
@@ -162,10 +171,13 @@ class Training:
             initial=self.step, total=self.n_steps, unit="step", disable=not (progress and self.processes.first),
             mininterval=0.5 if sys.stderr.isatty() else 30.0, dynamic_ncols=True,
         )  # fmt: skip
-        with interrupts() as interrupted, bar, Log(self.out / LOG, self.step, shown=self.processes.first) as log:
+        with interrupts_noted() as interrupted, bar, Log(self.out / LOG, self.step, shown=self.processes.first) as log:
             began = time.monotonic()
             for batch in self.share_of_batches(workers):
-                losses, norm = self.take_step(model, *batch)
+                try:
+                    losses, norm = self.take_step(model, *batch)
+                except torch.OutOfMemoryError as exc:
+                    raise AtlasError(self.too_large()) from exc
                 row = self.agree({**losses, "gradient": norm, "stop": float(interrupted())})
                 stop = row.pop("stop") > 0
                 if not all(np.isfinite(value) for value in row.values()):
@@ -199,19 +211,23 @@ class Training:
             lines.append(f"Going on after step {self.step} of {self.n_steps}.")
         return "\n".join(lines)
 
-    def share_of_batches(self, workers: int) -> Iterator[tuple[np.ndarray, ...]]:
+    def share_of_batches(self, workers: int) -> Iterator[Batch]:
         """Yield this process's share of every batch that is left."""
-        steps = Steps(self.data.crops, self.batches, self.processes.share(self.n_crops))
-        return iter(
-            DataLoader(
-                steps,
-                batch_size=None,
-                sampler=range(self.step, self.n_steps),
-                num_workers=workers,
-                multiprocessing_context="spawn" if workers else None,  # torch does not survive a fork
-                collate_fn=unchanged,
-            )
+        loader = DataLoader(
+            Steps(self.data.crops, self.batches, self.processes.share(self.n_crops)),
+            batch_size=None,
+            sampler=range(self.step, self.n_steps),
+            num_workers=workers,
+            multiprocessing_context="spawn" if workers else None,  # torch does not survive a fork
+            collate_fn=unchanged,
+            worker_init_fn=leave_requests_to_parent,
         )
+        with interrupts_blocked():
+            batches = iter(loader)
+        for batch in batches:
+            if isinstance(batch, AtlasError):
+                raise batch
+            yield batch
 
     def take_step(
         self, model: nn.Module, crops: np.ndarray, masks: np.ndarray, labels: np.ndarray, cells: np.ndarray
@@ -220,12 +236,7 @@ class Training:
         optimizer, device = self.config.optimizer, self.processes.device
         torch.manual_seed(one_seed(self.config.seed, DROPOUT, self.step, self.processes.rank))
         first, second = self.views(crops, masks)
-        kept = draw_kept(
-            self.n_crops,
-            self.objective.network.config.grid**2,
-            self.config.objective.mask_ratio,
-            seed=(self.config.seed, MASKING, self.step),
-        )[self.processes.share(self.n_crops)].to(device)
+        kept = self.kept().to(device) if self.objective.decoder else None
         numbers = [torch.from_numpy(part).to(device) for part in (labels, cells)]
         with torch.autocast(device.type, torch.bfloat16, enabled=optimizer.precision == "bfloat16"):
             losses: dict[str, Tensor] = model(first, second, *numbers, kept)
@@ -238,6 +249,12 @@ class Training:
         if torch.isfinite(norm):  # the weights stay usable when it is not, and the training ends
             self.optimizer.step()
         return {name: float(loss.detach()) for name, loss in losses.items()}, float(norm)
+
+    def kept(self) -> Tensor:
+        """Return the patches of this process's first views that are seen, (crops, k)."""
+        n_patches, ratio = self.objective.network.config.grid**2, self.config.objective.mask_ratio
+        kept = draw_kept(self.n_crops, n_patches, ratio, seed=(self.config.seed, MASKING, self.step))
+        return kept[self.processes.share(self.n_crops)]
 
     def views(self, crops: np.ndarray, masks: np.ndarray) -> list[Tensor]:
         """Return the two views of this process's share of a batch."""
@@ -267,6 +284,12 @@ class Training:
         dist.all_reduce(total)
         return dict(zip(values, (total / self.processes.count).tolist(), strict=True))
 
+    def too_large(self) -> str:
+        """Say what to do when a GPU's memory does not suffice."""
+        own = self.n_crops // self.processes.count
+        msg = f"The GPU has too little memory for two views of {own} crops."
+        return f"{msg}\nLower antibodies in [batches], or share the batch among more GPUs, by torchrun."
+
     def row(self, losses: Mapping[str, float], norm: float, rate: float) -> dict[str, float]:
         """Return a row of the log."""
         return {
@@ -291,15 +314,14 @@ class Training:
         """Write the checkpoint, whole or not at all."""
         if not self.processes.first:
             return
-        path = self.out / CHECKPOINT
         state = {
             "about": self.about(),
             "step": self.step,
             "objective": self.objective.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
+        with written_whole(self.out / CHECKPOINT) as part, part.open("wb") as file:
+            torch.save(state, file)
 
     def resume(self) -> None:
         """Take up the checkpoint of this very training, if there is one."""
@@ -308,16 +330,21 @@ class Training:
             return
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            about = state["about"]
+            about, step = state["about"], int(state["step"])
+            parts = state["objective"], state["optimizer"]
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, OSError) as exc:
             msg = f"The checkpoint {str(path)!r} cannot be read; it is damaged or none.\nDelete it to begin anew."
             raise BadInput(msg) from exc
         if about != self.about():
             msg = f"{str(self.out)!r} holds a training by another configuration, of other weights or on other cells."
             raise BadInput(f"{msg}\nChoose another --out, or delete {CHECKPOINT} there to begin anew.")
-        self.objective.load_state_dict(state["objective"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step = state["step"]
+        try:
+            self.objective.load_state_dict(parts[0])
+            self.optimizer.load_state_dict(parts[1])
+        except (RuntimeError, ValueError, KeyError) as exc:
+            msg = f"The checkpoint {str(path)!r} was written by another version of this package, or is damaged."
+            raise BadInput(f"{msg}\nChoose another --out, or delete it to begin anew.") from exc
+        self.step = step
 
     def about(self) -> str:
         """Say which training this is; another one cannot go on from its checkpoint."""
@@ -338,10 +365,12 @@ class Log:
             if step and path.exists():
                 with path.open(newline="", encoding="utf-8") as file:
                     before = [row for row in csv.DictReader(file) if int(row["step"]) < step]
-            self._file = path.open("w", newline="", encoding="utf-8")
+            with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, LOG_COLUMNS, restval="")
+                writer.writeheader()
+                writer.writerows(before)
+            self._file = path.open("a", newline="", encoding="utf-8")
             self._writer = csv.DictWriter(self._file, LOG_COLUMNS, restval="")
-            self._writer.writeheader()
-            self._writer.writerows(before)
 
     def __enter__(self) -> Log:
         return self
@@ -355,6 +384,12 @@ class Log:
         if self._file:
             self._writer.writerow(row)
             self._file.flush()
+
+
+def leave_requests_to_parent(_: int) -> None:
+    """Let a process that reads crops end with its parent, which finishes its step first."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def unchanged(batch: object) -> object:
@@ -398,6 +433,13 @@ def one_seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 
+def device_of_process(device: str | None) -> str | None:
+    """Return the GPU of this process when `torchrun` started it and a GPU is meant, `device` otherwise."""
+    rank = os.environ.get("LOCAL_RANK")
+    on_gpu = torch.cuda.is_available() if device is None else device.startswith("cuda")
+    return f"cuda:{rank}" if rank is not None and on_gpu else device
+
+
 @contextmanager
 def torchrun(device: str) -> Iterator[Processes]:
     """Join the processes that `torchrun` started, if it did; one process otherwise."""
@@ -405,28 +447,11 @@ def torchrun(device: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, torch.device(device))
         return
-    own = f"cuda:{os.environ['LOCAL_RANK']}" if device.startswith("cuda") else device
-    if own.startswith("cuda"):
-        torch.cuda.set_device(own)
-    dist.init_process_group("nccl" if own.startswith("cuda") else "gloo")
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
-        yield Processes(dist.get_rank(), count, torch.device(own))
+        yield Processes(dist.get_rank(), count, torch.device(device))
     finally:
         gc.collect()  # a model that still holds the group could abort the process at its end
         dist.destroy_process_group()
-
-
-@contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
-    """Note Ctrl-C and a cluster's request to end, instead of breaking off; the yielded function tells of them."""
-    noted: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda number, _: noted.append(number)) for number in signals]
-    try:
-        yield lambda: bool(noted)
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)

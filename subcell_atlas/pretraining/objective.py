@@ -15,7 +15,7 @@ from torch import distributed as dist
 from torch.nn import functional
 
 from ..encoders.specs import NetworkConfig
-from ..encoders.vit import Block, SubCellNetwork
+from ..encoders.vit import LAYER_NORM_EPS, Block, SubCellNetwork
 from .config import ObjectiveConfig
 from .losses import nt_xent, reconstruction_loss, sup_con
 
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
         self.hidden = nn.Parameter(torch.zeros(1, 1, shape.width))  # stands for a patch that was not seen
         self.positions = nn.Parameter(torch.zeros(1, shape.grid**2 + 1, shape.width), requires_grad=False)
         self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_blocks))
-        self.norm = nn.LayerNorm(shape.width)
+        self.norm = nn.LayerNorm(shape.width, eps=LAYER_NORM_EPS)
         self.pixels = nn.Linear(shape.width, shape.n_channels * shape.patch_size**2)
 
     def forward(self, tokens: Tensor, kept: Tensor) -> Tensor:
@@ -90,16 +90,20 @@ class Objective(nn.Module):
         network.positions.requires_grad_(not config.fixed_positions)
         network.pooler.requires_grad_(bool(config.cell or config.protein))  # nothing else would train it
 
-    def forward(self, first: Tensor, second: Tensor, labels: Tensor, cells: Tensor, kept: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, first: Tensor, second: Tensor, labels: Tensor, cells: Tensor, kept: Tensor | None
+    ) -> dict[str, Tensor]:
         """Return the losses by name, and their weighted sum as `loss`.
 
         first, second: two views of the same cells, (B, C, H, W) float32; labels, cells: (B,), the number of the
-        antibody and of the cell of each; kept: (B, k), the patches of the first view that are seen. In several
-        processes each gives its share of the batch; cells are compared with those of all.
+        antibody and of the cell of each; kept: (B, k), the patches of the first view that are seen, needed to
+        reconstruct the others. In several processes each gives its share of the batch; cells are compared with those
+        of all.
         """
         config, losses = self.config, {}
         seen = self._tokens(first, kept if self.decoder else None)
         if self.decoder:
+            assert kept is not None
             size = self.network.config.patch_size
             hidden = ~self.is_kept(kept)
             losses["reconstruction"] = reconstruction_loss(self.decoder(seen, kept), first, hidden, patch_size=size)
@@ -119,7 +123,7 @@ class Objective(nn.Module):
 
     def _tokens(self, view: Tensor, kept: Tensor | None) -> Tensor:
         """Return the network's last tokens of a view, (B, 1 + patches seen, width)."""
-        if kept is not None:
+        if kept is not None and self.network.config.stem:
             grid, size = self.network.config.grid, self.network.config.patch_size
             shown = self.is_kept(kept).reshape(-1, 1, grid, grid).to(view.dtype)  # (B, 1, rows, columns)
             view = view * functional.interpolate(shown, scale_factor=size)  # a stem would see the neighbors otherwise
@@ -150,7 +154,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         """Return the share of this process."""
-        total = gradient.contiguous()
+        total = gradient.clone(memory_format=torch.contiguous_format)  # autograd may still need its own
         dist.all_reduce(total)
         return total.chunk(dist.get_world_size())[dist.get_rank()]
 

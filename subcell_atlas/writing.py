@@ -1,0 +1,35 @@
+"""Files that appear whole or not at all, and one line about those that cannot be written."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import BadInput
+
+__all__ = ["writing", "written_whole"]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Raise BadInput, in place of an OSError, when `path` cannot be written: a disk that is full, and the like."""
+    try:
+        yield
+    except OSError as exc:
+        reason = exc.strerror or str(exc).splitlines()[0][:160]
+        raise BadInput(f"{str(path)!r} cannot be written: {reason}.\nGive a place that can be, with space.") from exc
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a file beside `path` to write, which takes its place when it is whole. Raise BadInput as `writing` does."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with writing(path):
+            yield part
+            part.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
