@@ -1,21 +1,28 @@
 """Does SubCell's objective help? Each loss alone, pairs, all three, beside random weights and handmade features.
 
-    python benchmarks/objective.py FOLDER [--epochs 16] [--seeds 3] [--real FOLDER] [--only NAME …]
+    python benchmarks/objective.py FOLDER [--epochs 16] [--size PX] [--seeds 3] [--real FOLDER] [--only NAME …]
 
 Trains the demonstration encoder's network on its simulated proteome for a while, with each set of losses and seed, and
 asks of every result what the neighbors of a protein share, on a simulated proteome whose proteins and complexes no
-training has seen, and, with `--real`, what can be read off real cells (see `real_cells.py`), never trained on. Results
-go into FOLDER/results.jsonl; what is there is not measured again. The encoder that comes with the package is measured
-as well.
+training has seen, and, with `--real`, what can be read off real cells (see `real_cells.py`), never trained on. `--size`
+trains on the same cells in fewer pixels, which is faster. Results go into FOLDER/results.jsonl; what is there is not
+measured again. The encoder that comes with the package is measured as well, at its own size.
+
+Means over the cells of a protein are compared by their cosine, as an atlas does, and once more after whitening the
+embedding by its covariance over all cells, in which no label takes part: it shows what is held in directions of small
+variance. Reconstruction alone trains no pooler; its vectors are the mean over patches.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,19 +36,24 @@ from ingest.crop_file import CropFile, write_crops
 from ingest.pretrain import begin, pretrain, spec_of
 from ingest.simulated import SimulatedSource
 from subcell_atlas.encoders import load_encoder
+from subcell_atlas.encoders.network import OWN
 from subcell_atlas.encoders.specs import EncoderSpec, write_spec
-from subcell_atlas.encoders.weights import save_weights
+from subcell_atlas.encoders.speed import median_seconds
+from subcell_atlas.encoders.weights import save_weights, sha256_of_file
 from subcell_atlas.evaluation.handmade import handmade_features
 from subcell_atlas.evaluation.probing import probe
 from subcell_atlas.evaluation.retrieval import evaluate_retrieval
-from subcell_atlas.images.simulated import SimulatedProteome, make_proteome
+from subcell_atlas.images.simulated import VERSION, SimulatedProteome, make_proteome
 from subcell_atlas.pretraining.config import PretrainConfig, read_config
 from subcell_atlas.pretraining.objective import LOSSES
 from subcell_atlas.profiles import CELL_COLUMNS, CellSums, profiles_table, proteins_table, vector_array, vectors_of
 
 HELD_OUT_SEED, HELD_OUT_PROTEINS, HELD_OUT_CELLS = 303, 240, 12
 HANDMADE, RANDOM, BUILT_IN = "handmade features", "random weights", "the encoder that comes along"
-METRICS = ("localization_map", "complex_map", "real_linear", "real_nearest")
+WHITENED = "_whitened"
+NEIGHBORS = ("localization_map", "complex_map")
+METRICS = (*NEIGHBORS, *(name + WHITENED for name in NEIGHBORS), "real_linear", "real_nearest")
+SHRINKAGE = 0.1  # of the covariance, towards an even one, when an embedding is whitened
 
 Embed = Callable[[np.ndarray], np.ndarray]
 
@@ -55,8 +67,13 @@ class HeldOut:
 
     def measure(self, embed: Embed) -> dict[str, float]:
         """Return the mean average precision of neighbors, by the way that an atlas takes from cells to proteins."""
-        sums = CellSums()
         vectors = embed(self.masked())
+        plain, whitened = self.retrieve(vectors), self.retrieve(whiten(vectors))
+        return plain | {name + WHITENED: value for name, value in whitened.items()}
+
+    def retrieve(self, vectors: np.ndarray) -> dict[str, float]:
+        """Return the mean average precision of the neighbors of vectors (cells, dim)."""
+        sums = CellSums()
         known = self.cells.cells.select([name for name in CELL_COLUMNS if name in self.cells.cells.column_names])
         for name in CELL_COLUMNS:
             if name not in (*known.column_names, "embedding"):
@@ -82,28 +99,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--size", type=int, help="pixels along a crop's side, a multiple of 16")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--only", nargs="*", help="some of the variants, by name")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     base = read_config("demo")
-    spec = spec_of(base)
-    held_out = make_held_out(args.folder / "held-out", spec)
-    real = read_real_cells(args.real, spec) if args.real else None
+    shipped = spec_of(base)
+    if args.size:
+        base = dataclasses.replace(base, encoder=str(smaller(shipped, args.size, args.folder)))
+    recipe = fingerprint(base, shipped)
     path = args.folder / "results.jsonl"
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    for name, seed, make in variants(base, spec, args.folder, epochs=args.epochs, seeds=args.seeds):
-        about = {"variant": name, "seed": seed, "epochs": args.epochs}
+    cells_of = lru_cache(lambda spec: cells_to_measure(spec, args.folder, args.real))
+    for name, seed, spec, make in variants(base, shipped, args.folder, epochs=args.epochs, seeds=args.seeds):
+        about = {"variant": name, "seed": seed, "epochs": args.epochs, "recipe": recipe}
         if (args.only and name not in args.only) or any(about.items() <= row.items() for row in done):
             continue
         embed = make()
+        held_out, real = cells_of(spec)
         row = {**about, **held_out.measure(embed), **(measure_real(real, embed) if real else {})}
         done.append(row)
         with path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
         print(row, flush=True)
-    show([row for row in done if row["epochs"] == args.epochs])
+    show([row for row in done if (row["epochs"], row["recipe"]) == (args.epochs, recipe)])
+    show_speed(cells_of(shipped)[0].masked())
+
+
+def smaller(spec: EncoderSpec, size: int, folder: Path) -> Path:
+    """Write the description of an encoder that sees the same field in `size` pixels; return the file."""
+    network = dataclasses.replace(spec.network, image_size=size)
+    made = dataclasses.replace(
+        spec, name=f"demo-{size}", crop_px=size, pixel_size_um=spec.crop_um / size, network=network, own_weights=None
+    )
+    write_spec(made, folder / f"network-{size}.toml", weights="none")
+    return folder / f"network-{size}.toml"
+
+
+def fingerprint(base: PretrainConfig, shipped: EncoderSpec) -> str:
+    """Return what tells one state of recipe, simulation and built-in encoder from another."""
+    assert shipped.own_weights is not None
+    network = dataclasses.asdict(spec_of(base).network)
+    told = {**base.as_dict(), "encoder": network, "simulation": VERSION, "weights": sha256_of_file(shipped.own_weights)}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def cells_to_measure(spec: EncoderSpec, folder: Path, real: Path | None) -> tuple[HeldOut, RealCells | None]:
+    """Return the cells that encoders of this size are measured on."""
+    held_out = make_held_out(folder / f"held-out-{spec.crop_px}", spec)
+    return held_out, read_real_cells(real, spec) if real else None
 
 
 def make_held_out(path: Path, spec: EncoderSpec) -> HeldOut:
@@ -115,26 +161,27 @@ def make_held_out(path: Path, spec: EncoderSpec) -> HeldOut:
 
 
 def variants(
-    base: PretrainConfig, spec: EncoderSpec, folder: Path, *, epochs: int, seeds: int
-) -> Iterator[tuple[str, int, Callable[[], Embed]]]:
-    """Yield what is measured: its name, its seed, and what makes the way from crops to vectors."""
-    yield HANDMADE, 0, lambda: lambda crops: standardized(handmade_features(crops, channels=spec.channels))
-    yield BUILT_IN, 0, lambda: load_encoder("demo").embed
+    base: PretrainConfig, shipped: EncoderSpec, folder: Path, *, epochs: int, seeds: int
+) -> Iterator[tuple[str, int, EncoderSpec, Callable[[], Embed]]]:
+    """Yield what is measured: its name, its seed, the cells it takes, and what makes the way from crops to vectors."""
+    spec = spec_of(base)
+    handmade = partial(handmade_features, channels=shipped.channels)
+    yield HANDMADE, 0, shipped, lambda: lambda crops: standardized(handmade(crops))
+    yield BUILT_IN, 0, shipped, lambda: load_encoder("demo").embed
     for seed in range(seeds):
-        yield RANDOM, seed, lambda seed=seed: untrained(base, spec, folder / f"random-{seed}", seed)
+        random = folder / f"random-{spec.crop_px}-{seed}"
+        yield RANDOM, seed, spec, lambda seed=seed, random=random: untrained(base, spec, random, seed)
         for size in (1, 2, 3):
             for chosen in combinations(LOSSES, size):
                 name = " + ".join(chosen)
-                out = folder / f"{'-'.join(chosen)}-{seed}-{epochs}"
-                config = with_losses(base, chosen, epochs=epochs, seed=seed)
-                yield name, seed, lambda config=config, out=out: trained(config, out, cells=folder / "cells")
+                out = folder / f"{'-'.join(chosen)}-{spec.crop_px}-{seed}-{epochs}"
+                config, cells = with_losses(base, chosen, epochs=epochs, seed=seed), folder / f"cells-{spec.crop_px}"
+                yield name, seed, spec, lambda config=config, out=out, cells=cells: trained(config, out, cells=cells)
 
 
 def with_losses(base: PretrainConfig, chosen: tuple[str, ...], *, epochs: int, seed: int) -> PretrainConfig:
     """Return the configuration with the weights of all but the chosen losses at 0, and a shorter training."""
     weights = {name: 0.0 for name in LOSSES if name not in chosen}
-    if "reconstruction" not in chosen:
-        weights["mask_ratio"] = 0.0
     objective = dataclasses.replace(base.objective, **weights)
     optimizer = dataclasses.replace(base.optimizer, epochs=epochs, warmup_epochs=1)
     return dataclasses.replace(base, seed=seed, objective=objective, optimizer=optimizer)
@@ -146,7 +193,8 @@ def trained(config: PretrainConfig, out: Path, *, cells: Path) -> Embed:
         None, config, out=out, cells=cells, init=None, device=None, workers=None, crops=False, pixel_size_um=1.0
     )
     assert made is not None
-    return load_encoder(str(made.spec)).embed
+    has_pooler = config.objective.cell or config.objective.protein
+    return load_encoder(str(made.spec), pooling=OWN if has_pooler else "patches").embed
 
 
 def untrained(base: PretrainConfig, spec: EncoderSpec, out: Path, seed: int) -> Embed:
@@ -160,6 +208,13 @@ def untrained(base: PretrainConfig, spec: EncoderSpec, out: Path, seed: int) -> 
 def standardized(features: np.ndarray) -> np.ndarray:
     """Return features (n, F) with mean 0 and variance 1 each."""
     return (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-9)
+
+
+def whiten(vectors: np.ndarray) -> np.ndarray:
+    """Return standardized vectors (n, dim) turned to their principal axes, each scaled to nearly the same variance."""
+    even = standardized(vectors.astype(np.float64))
+    variances, axes = np.linalg.eigh(np.cov(even.T))
+    return (even @ axes / np.sqrt(variances.clip(0) + SHRINKAGE * variances.mean())).astype(np.float32)
 
 
 def measure_real(real: RealCells, embed: Embed) -> dict[str, Any]:
@@ -181,6 +236,17 @@ def show(rows: list[dict[str, Any]]) -> None:
     for name in dict.fromkeys(row["variant"] for row in rows):
         of = [row for row in rows if row["variant"] == name]
         print(f"| {name} | {len(of)} | {' | '.join(interval([row[metric] for row in of]) for metric in metrics)} |")
+
+
+def show_speed(crops: np.ndarray) -> None:
+    """Print how fast the built-in encoder embeds here, and how fast it was trained, by its log."""
+    embed = load_encoder("demo").embed
+    embedding = len(crops) / median_seconds(lambda: embed(crops), "cpu")
+    with (Path(__file__).parent / "demo_encoder" / "log.csv").open(encoding="utf-8") as file:
+        training = 2 * float(np.median([float(row["crops_per_second"]) for row in csv.DictReader(file)]))
+    print(
+        f"Embeds {embedding:.0f} crops/s here; was trained on {training:.0f} views/s, {training / embedding:.2f} of it."
+    )
 
 
 def interval(values: list[float]) -> str:

@@ -26,7 +26,7 @@ from .sources import Picture, digest
 
 __all__ = ["SimulatedSource", "write_files", "write_truth"]
 
-PICTURE_PX = 200  # the demonstration encoder's pixel size
+PICTURE_PX = 256  # about the demonstration encoder's pixel size
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ def test_exports_can_be_read_by_the_libraries_of_the_field(kind, tmp_path):
     elif kind == "parquet":
         import pyarrow.parquet as pq
 
-        assert len(pq.read_table(path)["image"][0].as_py()) == 256
+        assert len(pq.read_table(path)["image"][0].as_py()) == ENCODERS["demo"].dim
     elif kind == "graphml":
         import networkx as nx
 
@@ -146,7 +146,7 @@ def test_exports_can_be_read_by_the_libraries_of_the_field(kind, tmp_path):
     else:
         anndata = pytest.importorskip("anndata")
         table = anndata.read_h5ad(path)
-        assert table.X.shape == (40, 256)
+        assert table.X.shape == (40, ENCODERS["demo"].dim)
         assert table.obsm["X_umap"].shape == (40, 2)
         assert "encoder" in table.uns["recipe"]
 

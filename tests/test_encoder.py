@@ -41,12 +41,12 @@ def test_embeddings_do_not_depend_on_bit_depth_or_batch():
     encoder = load_encoder("demo", precision="float32", device="cpu")
     crops = demo_crops(5)
     once = encoder.embed(crops)
-    assert once.shape == (5, 256)
+    assert once.shape == (5, ENCODERS["demo"].dim)
     assert once.dtype == np.float32
     assert np.allclose(encoder.embed(crops.astype(np.uint16) * 257), once, atol=1e-4)
     assert np.allclose(encoder.embed(crops.astype(np.float32) / 255), once, atol=1e-4)
     assert np.allclose(encoder.embed(crops[3:4]), once[3:4], atol=1e-4)
-    assert encoder.embed(crops[:0]).shape == (0, 256)
+    assert encoder.embed(crops[:0]).shape == (0, ENCODERS["demo"].dim)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from subcell_atlas import query
+from subcell_atlas.encoders.specs import ENCODERS
 from subcell_atlas.errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from subcell_atlas.profiles import vectors_of
 from subcell_atlas.store import Store
@@ -105,7 +106,7 @@ def test_the_vector_of_a_picture_is_centred_like_the_proteins(store, demo_source
             return store.recipe("cells", "embedding")
 
         def embed(self, crops):
-            return np.full((len(crops), 256), 7.0, np.float32)
+            return np.full((len(crops), ENCODERS["demo"].dim), 7.0, np.float32)
 
     profiles = store.read("profiles")
     shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])

@@ -129,7 +129,7 @@ def test_a_description_that_was_written_is_read_as_it_was(tmp_path):
     assert dataclasses.replace(found, own_weights=spec.own_weights, note=spec.note) == mine
 
 
-@pytest.mark.parametrize("stem", ["[8, 24]", "[8, 16, 23]", '[8, 16, "24"]', "[8, 0, 24]"])
+@pytest.mark.parametrize("stem", ["[8, 8, 8, 8, 24]", "[8, 16, 23]", '[8, 16, "24"]', "[8, 0, 24]"])
 def test_a_stem_that_does_not_make_the_patches_is_refused(tmp_path, stem):
     path = tmp_path / "mine.toml"
     path.write_text(f"{OWN}stem = {stem}\n", encoding="utf-8")

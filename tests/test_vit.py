@@ -151,7 +151,8 @@ def test_a_stem_makes_the_tokens_of_its_convolutions():
     pixels = torch.rand(2, TINY.n_channels, 32, 32)
     maps = pixels
     for number, layer in enumerate(network.stem):
-        maps = functional.conv2d(maps, layer.convolution.weight, stride=2, padding=1)
+        how = {"stride": 2, "padding": 1} if number else {"stride": TINY.patch_size // 4}
+        maps = functional.conv2d(maps, layer.convolution.weight, **how)
         mean = maps.mean(dim=(1, 2, 3), keepdim=True)
         maps = (maps - mean) / (maps.var(dim=(1, 2, 3), keepdim=True, correction=0) + layer.norm.eps).sqrt()
         maps = functional.relu(maps) if number < 2 else maps

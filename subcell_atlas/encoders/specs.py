@@ -41,8 +41,8 @@ TIMM = "timm:"  # prefix of the names of timm's networks
 class NetworkConfig:
     """The shape of a SubCell network. Lengths in pixels; `image_size` is what the stored positions are for.
 
-    stem: channels of the convolutions, each of stride 2, that make the tokens of a small network; none: each patch is
-    projected on its own, as in all published networks.
+    stem: channels of the convolutions that make the tokens of a small network, the first of small patches, each of the
+    others halving both sides; none: each patch is projected on its own, as in all published networks.
     """
 
     n_channels: int
@@ -67,11 +67,18 @@ class NetworkConfig:
         return self.image_size // self.patch_size
 
     @property
+    def stem_layers(self) -> list[tuple[int, int, int, int]]:
+        """Channels in and out, kernel and stride of each convolution of the stem."""
+        first = self.patch_size // 2 ** max(0, len(self.stem) - 1)
+        steps = [(first, first)] + (len(self.stem) - 1) * [(3, 2)]
+        return [(*pair, *step) for pair, step in zip(pairwise((self.n_channels, *self.stem)), steps, strict=False)]
+
+    @property
     def n_parameters(self) -> int:
         """How many numbers the weights are, without localization heads."""
         side = self.width
         if self.stem:
-            projection = sum(9 * a * b + 2 * b for a, b in pairwise((self.n_channels, *self.stem)))
+            projection = sum(kernel**2 * a * b + 2 * b for a, b, kernel, _ in self.stem_layers)
         else:
             projection = side * (self.n_channels * self.patch_size**2 + 1)
         embedding = projection + side * (self.grid**2 + 2)
@@ -251,21 +258,23 @@ def larger(name: str, *, width: int, n_blocks: int, mlp_width: int) -> EncoderSp
 
 KNOWN_SHA256 = {"subcell-ybg-mae": "ed8c22b42e1b0665b2363e7a1ae56b42a8a93ac93203bb89a13b6be7ad878e51"}
 
+DEMO_CROP_UM = 36  # most cells, in as many pixels as the speed of a laptop allows
 DEMO = EncoderSpec(
     name="demo",
     channels=CHANNELS,
-    crop_px=160,
-    pixel_size_um=SUBCELL_CROP_UM / 200,  # 41 µm: a cell in as many pixels as its speed allows
+    crop_px=192,
+    pixel_size_um=DEMO_CROP_UM / 192,
     network=NetworkConfig(
         n_channels=4,
-        image_size=160,
+        image_size=192,
         patch_size=16,
         width=128,
         n_blocks=2,
         n_heads=2,
         mlp_width=512,
         pooler_width=128,
-        stem=(24, 48, 96, 128),
+        pooler_heads=4,
+        stem=(48, 96, 128),
     ),
     licence="MIT",
     origin="this package",
@@ -330,9 +339,10 @@ def read_spec(path: Path) -> EncoderSpec:
     stem = tuple(network.pop("stem", ()))
     shape = NetworkConfig(n_channels=len(found["channels"]), stem=stem, **network)
     if any(not isinstance(width, int) or width < 1 for width in stem) or (
-        stem and (stem[-1] != shape.width or 2 ** len(stem) != shape.patch_size)
+        stem and (stem[-1] != shape.width or shape.patch_size % 2 ** (len(stem) - 1))
     ):
-        raise BadInput(f"In {str(path)!r} stem must end with width, and its {len(stem)} halvings must make patch_size.")
+        halvings = f"its {len(stem) - 1} halvings must divide patch_size"
+        raise BadInput(f"In {str(path)!r} stem must end with width, and {halvings}.")
     if shape.width % shape.n_heads or shape.image_size % shape.patch_size or found["crop_px"] % shape.patch_size:
         msg = f"In {str(path)!r} width must be a multiple of n_heads, image_size and crop_px of patch_size."
         raise BadInput(msg)

@@ -6,7 +6,6 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
-from itertools import pairwise
 
 import torch
 
@@ -26,8 +25,10 @@ def flops_per_crop(config: NetworkConfig, height: int, width: int) -> float:
     tokens, side = patches + 1, config.width
     per_block = tokens * (4 * side**2 + 2 * side * config.mlp_width) + 2 * tokens**2 * side
     if config.stem:
-        pairs = pairwise((config.n_channels, *config.stem))
-        embedding = sum(9 * a * b * height * width / 4**n for n, (a, b) in enumerate(pairs, start=1))
+        embedding, places = 0, height * width
+        for n_in, n_out, kernel, stride in config.stem_layers:
+            places //= stride**2
+            embedding += kernel**2 * n_in * n_out * places
     else:
         embedding = patches * config.n_channels * config.patch_size**2 * side
     pooler = tokens * (2 * side * config.pooler_width + config.pooler_width * config.pooler_heads + side * 2)

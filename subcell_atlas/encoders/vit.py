@@ -114,15 +114,16 @@ class GatedAttentionPooler(nn.Module):
 
 
 class StemLayer(nn.Module):
-    """A convolution that halves both sides, normalized over the whole picture."""
+    """A convolution of small patches (kernel and stride are equal) or of overlapping ones, normalized over all."""
 
-    def __init__(self, n_in: int, n_out: int) -> None:
+    def __init__(self, n_in: int, n_out: int, kernel: int, stride: int) -> None:
         super().__init__()
-        self.convolution = nn.Conv2d(n_in, n_out, kernel_size=3, stride=2, padding=1, bias=False)
+        padding = 0 if kernel == stride else kernel // 2
+        self.convolution = nn.Conv2d(n_in, n_out, kernel, stride=stride, padding=padding, bias=False)
         self.norm = nn.GroupNorm(1, n_out)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map (B, n_in, H, W) to (B, n_out, H / 2, W / 2)."""
+        """Map (B, n_in, H, W) to (B, n_out, H / stride, W / stride)."""
         return self.norm(self.convolution(maps))
 
 
@@ -138,8 +139,7 @@ class SubCellNetwork(Network):
         self.class_token = nn.Parameter(torch.zeros(1, 1, config.width))
         self.positions = nn.Parameter(torch.zeros(1, config.grid**2 + 1, config.width))
         if config.stem:
-            widths = (config.n_channels, *config.stem)
-            self.stem = nn.ModuleList(StemLayer(a, b) for a, b in pairwise(widths))
+            self.stem = nn.ModuleList(StemLayer(*shape) for shape in config.stem_layers)
         else:
             self.patches = nn.Conv2d(config.n_channels, config.width, config.patch_size, stride=config.patch_size)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
@@ -211,7 +211,10 @@ class SubCellNetwork(Network):
         tokens = 1 + (height // config.patch_size) * (width // config.patch_size)
         units = 3 * config.width + 2 * config.mlp_width
         pixels = config.n_channels * height * width
-        stem = 3 * config.stem[0] * height * width if config.stem else 0  # before, in and after the norm; a fourth each
+        stem = 0
+        if config.stem:  # its first maps, before, in and after the norm
+            _, channels, _, stride = config.stem_layers[0]
+            stem = 12 * channels * (height // stride) * (width // stride)
         return tokens * units * self.norm.weight.element_size() + pixels * 10 + stem  # raw, float32, normalized
 
     def use_precision(self, dtype: torch.dtype) -> None:

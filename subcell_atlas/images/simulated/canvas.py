@@ -22,9 +22,11 @@ __all__ = [
     "pixel_size_um",
     "sample",
     "smooth_noise",
+    "speckle",
 ]
 
 FIELD_UM = 51.2566  # 640 px of 0.0800885 µm, what SubCell was trained on
+CLUMP_UM = 0.25
 
 
 def pixel_size_um(size: int) -> float:
@@ -56,6 +58,14 @@ def smooth_noise(rng: np.random.Generator, size: int, grain_um: float) -> np.nda
     basis = _spline_basis(size, n_knots)
     lattice = rng.standard_normal((n_knots + 3, n_knots + 3), dtype=np.float32)
     return basis @ np.ascontiguousarray((basis @ lattice).T)
+
+
+def speckle(rng: np.random.Generator, size: int, contrast: float) -> np.ndarray:
+    """Return (size, size) factors of mean 1: antibodies stick in clumps, so that no stain is an even paint.
+
+    contrast: standard deviation of the factors' logarithm, before any lens.
+    """
+    return np.exp(contrast * smooth_noise(rng, size, CLUMP_UM) - contrast**2 / 2)
 
 
 def paint_dots(points: np.ndarray, light: np.ndarray | float, size: int) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from subcell_atlas.images.simulated.canvas import blur, brightness, pixel_size_um, smooth_noise
+from subcell_atlas.images.simulated.canvas import blur, brightness, pixel_size_um, smooth_noise, speckle
 from subcell_atlas.images.simulated.proteome import SimulatedProtein, SimulatedProteome
 from subcell_atlas.images.simulated.scene import Scene, make_scene
 from subcell_atlas.images.simulated.stains import stain_protein
@@ -16,15 +16,16 @@ from subcell_atlas.images.simulated.stains import stain_protein
 __all__ = ["CHANNELS", "VERSION", "SimulatedCell", "describe_cell", "make_cell"]
 
 CHANNELS = ("microtubules", "er", "nucleus", "protein")
-VERSION = 2
+VERSION = 3
 
 WELLS_PER_PLATE = 96
 REPLICATES = 2  # plates on which the same antibody is seen, in each cell line
 CELLS_PER_FOV = 4
-SPOT_UM = 0.14  # standard deviation of the lens's spot
+SPOT_UM = 0.125  # standard deviation of the lens's spot
 VARIABLE_SD = 0.4  # of log brightness, that a variable protein has on top
-PHOTONS = 450.0  # that fill the camera's range
-_SCENE, _STAIN, _CAMERA, _PLATE, _ANTIBODY, _FOV = range(2, 8)  # streams of randomness
+PHOTONS = np.array([450.0, 450.0, 2500.0, 450.0])[:, None, None]  # that fill the camera's range, by channel
+TUBULIN_CLUMPS, ER_CLUMPS, PROTEIN_CLUMPS = 0.45, 0.85, (0.25, 0.9)  # see speckle; differs between antibodies
+_SCENE, _STAIN, _CAMERA, _PLATE, _ANTIBODY, _FOV, _CLUMPS = range(2, 9)  # streams of randomness
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,12 @@ def make_cell(proteome: SimulatedProteome, protein_index: int, cell_index: int, 
     protein = proteome.proteins[protein_index]
     key = (proteome.seed, protein_index, cell_index)
     scene = make_scene(_stream(_SCENE, *key), about["cell_line"], size)
+    clumps = _stream(_CLUMPS, *key)
+    tubes = scene.microtubules / brightness(scene.microtubules, 20.0) + 0.05 * scene.thickness
     light = np.stack(
         [
-            scene.microtubules / brightness(scene.microtubules, 20.0) + 0.05 * scene.thickness,
-            scene.er / brightness(scene.er, 10.0),
+            tubes * speckle(clumps, size, TUBULIN_CLUMPS),
+            scene.er / brightness(scene.er, 10.0) * speckle(clumps, size, ER_CLUMPS),
             _stain_dna(scene),
             _stain_target(scene, protein, about, _stream(_STAIN, *key), proteome.seed),
         ]
@@ -110,19 +113,23 @@ def _stain_target(
     image = stain_protein(scene, texture, places[0], rng)
     if len(places) > 1:
         image = (1 - second_share) * image + second_share * stain_protein(scene, texture, places[1], rng)
-    sticky, nuclear = _antibody_background(about["antibody"], seed)
+    sticky, nuclear, clumps = _antibody_background(about["antibody"], seed)
     diffuse = (texture.diffuse + sticky + 0.12 * (1 - state)) * scene.thickness * (1 - 0.3 * scene.in_nucleus)
     diffuse = diffuse + nuclear * scene.in_nucleus * (1 + 0.12 * scene.chromatin - 0.5 * scene.nucleoli)
-    diffuse *= np.clip(1 + 0.2 * smooth_noise(rng, scene.size, 0.5), 0.2, None)
     level = texture.brightness * float(np.exp(rng.normal(0, texture.cell_sd + VARIABLE_SD * protein.variable)))
-    return level * (state * image + diffuse)
+    dense = 1 - 0.7 * scene.nucleoli  # where so much of a target lies that clumps cannot be told apart
+    return level * (state * image + diffuse) * speckle(rng, scene.size, clumps) ** dense
 
 
 @lru_cache(maxsize=4096)
-def _antibody_background(antibody: str, seed: int) -> tuple[float, float]:
-    """Return the light that an antibody leaves all over the cell and in its nucleus, whatever its target."""
+def _antibody_background(antibody: str, seed: int) -> tuple[float, float, float]:
+    """Return what an antibody does whatever its target.
+
+    The light that it leaves all over the cell, that in the nucleus, and how strongly it clumps.
+    """
     rng = _stream(_ANTIBODY, seed, _antibody_number(antibody))
-    return float(min(rng.exponential(0.05), 0.25)), float(rng.choice([0.0, 0.0, 0.05, 0.12, 0.2]))
+    everywhere, nuclear = min(rng.exponential(0.05), 0.25), rng.choice([0.0, 0.0, 0.05, 0.12, 0.2])
+    return float(everywhere), float(nuclear), float(rng.uniform(*PROTEIN_CLUMPS))
 
 
 @dataclass(frozen=True)

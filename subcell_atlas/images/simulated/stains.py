@@ -24,8 +24,6 @@ from subcell_atlas.images.simulated.scene import Scene, soft_step
 
 __all__ = ["STAINS", "stain_protein"]
 
-FINEST_UM = 0.3  # single antibodies are never an even paint
-
 Stain = Callable[[Scene, Texture, np.random.Generator], np.ndarray]
 
 
@@ -41,7 +39,6 @@ def stain_protein(scene: Scene, texture: Texture, pattern: str, rng: np.random.G
 def _modulation(scene: Scene, texture: Texture, pattern: str, rng: np.random.Generator) -> np.ndarray:
     """Return what the texture does to any stain: grains, uneven regions, a slope away from the nucleus."""
     grains = 1 + 0.6 * texture.granularity * smooth_noise(rng, scene.size, texture.grain_um)
-    grains += 0.22 * smooth_noise(rng, scene.size, FINEST_UM)
     regions = 1 + 0.45 * texture.unevenness * smooth_noise(rng, scene.size, 7.0)
     if PATTERNS[pattern].compartment == "nucleus":
         away = 2 * np.clip(scene.nuclear_level, 0, 1) - 1
