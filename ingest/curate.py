@@ -18,12 +18,12 @@ from subcell_atlas.errors import BadInput, NotBuilt, UnknownName
 from subcell_atlas.identifiers import protein_id
 from subcell_atlas.pretraining.curation import REASONS, CurationConfig, consistency_table, kept_by_either, unit_rows
 from subcell_atlas.profiles import vectors_of
-from subcell_atlas.store import Store, is_folder
-from subcell_atlas.writing import written_whole
+from subcell_atlas.store import Store
+from subcell_atlas.writing import check_file_place, written_whole
 
 from .manifest import CHANNEL_COLUMNS, Manifest, read_manifest
 
-__all__ = ["REPLICATES", "Curated", "check_place", "curate", "write_table"]
+__all__ = ["REPLICATES", "Curated", "curate", "write_table"]
 
 REPLICATES = {"fov": "fields of view", "cell": "cells"}
 NAME_COLUMNS = ("antibody", "ensembl_id", "uniprot_accession", "gene_symbol")
@@ -102,7 +102,7 @@ def curate(
     if replicate not in REPLICATES:
         raise UnknownName("kind of replicate", replicate, REPLICATES)
     manifest = read_manifest(manifest_path, channels=(), encoder="", crops=True)
-    check_place(output, manifest_path)
+    check_file_place(output, manifest_path)
     by_protein = not any(row.get("antibody") for row in manifest.rows)
     tables, n_cells_without_fov = [], 0
     for store in stores:
@@ -211,17 +211,6 @@ def nothing_left(table: pa.Table, config: CurationConfig, *, n_kept: int) -> str
     lowest = f"; the lowest p-value is {min(p_values):.2g}" if p_values else ""
     msg = f"None of {table.num_rows} antibodies is consistent at p < {config.alpha} ({reasons}{lowest})."
     return f"{msg} Nothing was written.\nIs the encoder trained? More fields of view help; --alpha sets another bound."
-
-
-def check_place(path: Path, *taken: Path) -> None:
-    """Raise BadInput when a file cannot be written at `path`, or is one of those `taken`."""
-    if is_folder(path):
-        raise BadInput(f"{str(path)!r} is a folder; name a file.")
-    if not path.parent.is_dir():
-        raise BadInput(f"There is no folder {str(path.parent)!r} to write into.")
-    for other in taken:
-        if path.resolve() == other.resolve():
-            raise BadInput(f"{str(path)!r} would be written over {str(other)!r}. Name another file.")
 
 
 def write_manifest(rows: Sequence[Mapping[str, str]], manifest: Manifest, path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,14 +46,15 @@ atlas_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 crops_option = click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
-pixel_size_option = click.option(
+pixel_size_option = partial(
+    click.option,
     "--pixel-size",
     type=click.FloatRange(0.001, 10),
     default=HPA_PIXEL_SIZE_UM,
     show_default=True,
     metavar="UM",
-    help="For rows without pixel_size_um; the default is the Human Protein Atlas's.",
 )
+OF_ROWS = "For rows without pixel_size_um; the default is the Human Protein Atlas's."
 
 
 @click.group(cls=KnownProblems, context_settings={"help_option_names": ["-h", "--help"]})
@@ -111,7 +113,7 @@ def ingest_command() -> None:
 )
 @crops_option
 @click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True)
-@pixel_size_option
+@pixel_size_option(help=OF_ROWS)
 @click.option("--source", help="What to call this manifest in the atlas [default: its folder and name].")
 @click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
 @click.option(
@@ -259,12 +261,13 @@ def curate_command(
     **options: Any,
 ) -> None:  # fmt: skip
     """Keep the rows of a manifest whose antibody looks alike in its fields of view, for training."""
-    from ingest.curate import check_place, curate, write_table
+    from ingest.curate import curate, write_table
 
     from .store import Store
+    from .writing import check_file_place
 
     if table:
-        check_place(table, manifest, output)
+        check_file_place(table, manifest, output)
     stores = [Store.open(each) for each in (resolve(uri), *or_uris)]
     found = curate(stores, manifest, output, **options)
     if table:
@@ -308,14 +311,7 @@ def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> Non
     type=click.Path(path_type=Path),
     help="Ask for a picture: a file with all channels, or --image once a channel, in the encoder's order (see info).",
 )
-@click.option(
-    "--pixel-size",
-    type=click.FloatRange(0.001, 10),
-    default=HPA_PIXEL_SIZE_UM,
-    show_default=True,
-    metavar="UM",
-    help="Of the picture.",
-)
+@pixel_size_option(help="Of the picture.")
 @click.option("--field", is_flag=True, help="The picture is a field of view, not one cell: its cells are found.")
 @click.option("--mask", type=click.Path(path_type=Path), help="Of the picture: a number for each cell, 0 outside.")
 @click.option("--encoder", metavar="FILE", help="For --image: the file that describes the atlas's encoder.")
@@ -503,7 +499,7 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed:
 @click.option("--name", help="What to call the new encoder [default: the name of the folder].")
 @click.option("--half", is_flag=True, help="Write the weights in float16, in half the size.")
 @crops_option
-@pixel_size_option
+@pixel_size_option(help=OF_ROWS)
 @click.option("--device", help="cpu, cuda, … [default: a GPU when there is one].")
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures and crops.")
 @click.option("--atlas", metavar="URI", expose_value=False, help="As for every command; training reads no atlas.")

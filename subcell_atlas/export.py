@@ -16,7 +16,7 @@ from .profiles import vectors_of
 from .query import map_graph
 from .schema import TABLES, VECTOR
 from .store import Store
-from .writing import written_whole
+from .writing import check_file_place, written_whole
 
 if TYPE_CHECKING:
     import anndata
@@ -28,10 +28,7 @@ def export(store: Store, path: Path, *, kind: str, table: str = "proteins") -> N
     """Write `table`, or for graphml the map, to the file `path` in the format `kind`."""
     if kind not in FORMATS:
         raise UnknownName("format", kind, FORMATS)
-    if not path.parent.is_dir():
-        raise BadInput(f"There is no folder {str(path.parent)!r} to write into.")
-    if path.is_dir():
-        raise BadInput(f"{str(path)!r} is a folder; name a file.")
+    check_file_place(path)
     try:
         with written_whole(path) as part:
             FORMATS[kind](store, part, table)

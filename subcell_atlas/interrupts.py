@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["interrupts_blocked", "interrupts_noted"]
+__all__ = ["REQUESTS", "interrupts_blocked", "interrupts_noted"]
 
 REQUESTS = (signal.SIGINT, signal.SIGTERM)
 

@@ -9,7 +9,20 @@ from pathlib import Path
 
 from .errors import BadInput
 
-__all__ = ["writing", "written_whole"]
+__all__ = ["check_file_place", "writing", "written_whole"]
+
+
+def check_file_place(path: Path, *taken: Path) -> None:
+    """Raise BadInput when a file cannot be written at `path`, or is one of those `taken`."""
+    from .store import is_folder  # LanceDB comes with it
+
+    if is_folder(path):
+        raise BadInput(f"{str(path)!r} is a folder; name a file.")
+    if not path.parent.is_dir():
+        raise BadInput(f"There is no folder {str(path.parent)!r} to write into.")
+    for other in taken:
+        if path.resolve() == other.resolve():
+            raise BadInput(f"{str(path)!r} would be written over {str(other)!r}. Name another file.")
 
 
 @contextmanager

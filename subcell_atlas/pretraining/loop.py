@@ -33,7 +33,7 @@ from tqdm import tqdm
 from ..encoders.vit import SubCellNetwork
 from ..encoders.weights import sha256_of_state
 from ..errors import AtlasError, BadInput
-from ..interrupts import interrupts_blocked, interrupts_noted
+from ..interrupts import REQUESTS, interrupts_blocked, interrupts_noted
 from ..writing import written_whole
 from .augment import draw_view, make_view
 from .batches import Batches
@@ -388,7 +388,7 @@ class Log:
 
 def leave_requests_to_parent(_: int) -> None:
     """Let a process that reads crops end with its parent, which finishes its step first."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in REQUESTS:
         signal.signal(number, signal.SIG_IGN)
 
 
