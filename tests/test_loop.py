@@ -181,6 +181,7 @@ def test_cells_that_cannot_be_read_are_told_of_in_their_own_words(tmp_path, work
     with pytest.raises(BadInput) as caught:
         train(make_network(), TRAINING, data=data, out=tmp_path, device="cpu", workers=workers, progress=False)
     assert str(caught.value) == "The crops are damaged."
+    assert not multiprocessing.active_children()  # while the traceback is held; a reader would keep Python from ending
 
 
 def test_a_gpu_whose_memory_does_not_suffice_is_told_of(tmp_path, monkeypatch):

@@ -16,8 +16,8 @@ import pickle
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm import tqdm
 
 from ..encoders.vit import SubCellNetwork
@@ -171,9 +172,14 @@ class Training:
             initial=self.step, total=self.n_steps, unit="step", disable=not (progress and self.processes.first),
             mininterval=0.5 if sys.stderr.isatty() else 30.0, dynamic_ncols=True,
         )  # fmt: skip
-        with interrupts_noted() as interrupted, bar, Log(self.out / LOG, self.step, shown=self.processes.first) as log:
+        with (
+            interrupts_noted() as interrupted,
+            bar,
+            Log(self.out / LOG, self.step, shown=self.processes.first) as log,
+            closing(self.share_of_batches(workers)) as batches,
+        ):
             began = time.monotonic()
-            for batch in self.share_of_batches(workers):
+            for batch in batches:
                 try:
                     losses, norm = self.take_step(model, *batch)
                 except torch.OutOfMemoryError as exc:
@@ -211,7 +217,7 @@ class Training:
             lines.append(f"Going on after step {self.step} of {self.n_steps}.")
         return "\n".join(lines)
 
-    def share_of_batches(self, workers: int) -> Iterator[Batch]:
+    def share_of_batches(self, workers: int) -> Generator[Batch, None, None]:
         """Yield this process's share of every batch that is left."""
         loader = DataLoader(
             Steps(self.data.crops, self.batches, self.processes.share(self.n_crops)),
@@ -224,10 +230,14 @@ class Training:
         )
         with interrupts_blocked():
             batches = iter(loader)
-        for batch in batches:
-            if isinstance(batch, AtlasError):
-                raise batch
-            yield batch
+        try:
+            for batch in batches:
+                if isinstance(batch, AtlasError):
+                    raise batch
+                yield batch
+        finally:
+            if isinstance(batches, _MultiProcessingDataLoaderIter):
+                end_readers(batches)
 
     def take_step(
         self, model: nn.Module, crops: np.ndarray, masks: np.ndarray, labels: np.ndarray, cells: np.ndarray
@@ -390,6 +400,17 @@ def leave_requests_to_parent(_: int) -> None:
     """Let a process that reads crops end with its parent, which finishes its step first."""
     for number in REQUESTS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def end_readers(batches: _MultiProcessingDataLoaderIter) -> None:
+    """End the processes that read crops, now.
+
+    torch does it when the iterator is freed. After an error that is in a garbage collection, which closes the queues
+    before the readers are told through them; deaf to SIGTERM, they would keep this process from ending.
+    """
+    batches._shutdown_workers()
+    for reader in batches._workers:  # one that hangs on a file
+        reader.kill()
 
 
 def unchanged(batch: object) -> object:
