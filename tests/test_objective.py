@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import os
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from subcell_atlas.pretraining.objective import LOSSES, Objective, draw_kept, in
 SHAPE = NetworkConfig(
     n_channels=3, image_size=32, patch_size=8, width=12, n_blocks=2, n_heads=3, mlp_width=20, pooler_width=7
 )
-STEM = dataclasses.replace(SHAPE, stem=(6, 8, 12))
+NECK = dataclasses.replace(SHAPE, neck=(14, 10))
+STEM = dataclasses.replace(NECK, stem=(6, 8, 12))
 CONFIG = ObjectiveConfig(
     projection_hidden=16,
     projection_dim=8,
@@ -53,6 +55,15 @@ def test_the_weighted_sum_of_the_three_losses_is_the_loss():
     assert set(losses) == {*LOSSES, "loss"}
     expected = 1.0 * losses["reconstruction"] + 1.0 * losses["cell"] + 0.1 * losses["protein"]
     assert torch.allclose(losses["loss"], expected)
+
+
+@pytest.mark.parametrize("n_layers", [0, 1, 2])
+def test_a_head_has_the_hidden_layers_it_is_given(n_layers: int):
+    head = make_objective(dataclasses.replace(CONFIG, projection_layers=n_layers), STEM).protein_head
+    widths = [10, *n_layers * [CONFIG.projection_hidden], CONFIG.projection_dim]
+    linear = [tuple(part.weight.shape) for part in head if isinstance(part, torch.nn.Linear)]
+    assert linear == [(b, a) for a, b in pairwise(widths)]
+    assert len(head) == 3 * n_layers + 1
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -155,7 +166,7 @@ def one_of_two(rank: int, port: int, folder: str) -> None:
 
 
 def share_a_batch(rank: int, folder: str) -> None:
-    objective = make_objective()
+    objective = make_objective(shape=NECK)
     model = DistributedDataParallel(objective)
     own = slice(4 * rank, 4 * rank + 4)
     losses = model(*(part[own] for part in make_batch()))
@@ -171,7 +182,7 @@ def share_a_batch(rank: int, folder: str) -> None:
 def test_two_processes_have_the_loss_and_the_gradients_of_one_with_the_joined_batch(tmp_path, free_port: int):
     spawn(one_of_two, args=(free_port, str(tmp_path)), nprocs=2)
     two = torch.load(tmp_path / "two.pt")
-    objective = make_objective()
+    objective = make_objective(shape=NECK)
     loss = objective(*make_batch())["loss"]
     loss.backward()
     assert torch.allclose(two["loss"], loss, atol=1e-6)

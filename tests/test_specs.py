@@ -129,6 +129,16 @@ def test_a_description_that_was_written_is_read_as_it_was(tmp_path):
     assert dataclasses.replace(found, own_weights=spec.own_weights, note=spec.note) == mine
 
 
+@pytest.mark.parametrize("neck", ["[0, 8]", '["8"]', "8"])
+def test_a_neck_is_a_list_of_widths(tmp_path, neck):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{OWN}neck = {neck}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match="neck"):
+        read_spec(path)
+    path.write_text(f"{OWN}neck = [16, 8]\n", encoding="utf-8")
+    assert read_spec(path).dim == 8
+
+
 @pytest.mark.parametrize("stem", ["[8, 8, 8, 8, 24]", "[8, 16, 23]", '[8, 16, "24"]', "[8, 0, 24]"])
 def test_a_stem_that_does_not_make_the_patches_is_refused(tmp_path, stem):
     path = tmp_path / "mine.toml"

@@ -138,10 +138,30 @@ def test_every_parameter_has_its_published_names_and_each_name_is_used():
     keys = [key for name in network.state_dict() for key in network.published_names(name)]
     assert len(keys) == len(set(keys))
     assert "encoder.encoder.layer.1.attention.attention.query.weight" in keys
-    stem = SubCellNetwork(dataclasses.replace(network.config, patch_size=4, stem=(6, network.config.width)))
-    keys += [key for name in stem.state_dict() for key in stem.published_names(name)]
-    known = [name.replace(".N.", ".0.") for names in PUBLISHED_NAMES.values() for name in names]
-    assert all(any(key.startswith(name) for key in keys) for name in known)
+    small = dataclasses.replace(network.config, patch_size=4, stem=(6, network.config.width), neck=(9, 7, 5))
+    keys += [key for name in SubCellNetwork(small).state_dict() for key in SubCellNetwork.published_names(name)]
+    assert {f"pool_model.neck.layers.{number}.weight" for number in range(3)} <= set(keys)
+    known = [f"{name}.".replace(".N.", ".0.") for names in PUBLISHED_NAMES.values() for name in names]
+    assert all(any(f"{key}.".startswith(name) for key in keys) for name in known)
+
+
+@torch.inference_mode()
+def test_a_neck_makes_the_embedding_of_what_the_pooler_gives(crops):
+    plain = tiny_network()
+    network = SubCellNetwork(dataclasses.replace(TINY, neck=(9, 5))).eval()
+    seed_weights(network, 3)
+    network.load_state_dict(plain.state_dict(), strict=False)
+    vectors = plain(crops, blocks=(2, 3))  # (B, blocks, heads * width)
+    for number, (layer, norm) in enumerate(zip(network.neck.layers, network.neck.norms, strict=True)):
+        norm.mean.normal_()
+        norm.variance.uniform_(0.5, 2)
+        vectors = vectors.clip(min=0) if number else vectors
+        vectors = (vectors @ layer.weight.T + layer.bias - norm.mean) / (norm.variance + 1e-5).sqrt()
+        vectors = vectors * norm.weight + norm.bias
+    found = network(crops, blocks=(2, 3))
+    assert found.shape == (len(crops), 2, 5)
+    assert network.poolings["own"] == network.config.dim == 5
+    assert torch.allclose(found, vectors, atol=1e-5)
 
 
 def test_a_stem_makes_the_tokens_of_its_convolutions():

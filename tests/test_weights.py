@@ -130,7 +130,7 @@ def test_an_encoder_given_as_a_head_is_refused(tmp_path):
 @pytest.mark.parametrize("stem", [(), (4, 8, 12)])
 @pytest.mark.parametrize("half", [False, True])
 def test_weights_that_were_saved_are_loaded_as_they_were(tmp_path, stem, half):
-    config = dataclasses.replace(TINY, stem=stem)
+    config = dataclasses.replace(TINY, stem=stem, neck=stem)
     network = SubCellNetwork(config)
     seed_weights(network, 5)
     save_weights(network, tmp_path / "saved.safetensors", half=half)

@@ -43,6 +43,7 @@ class NetworkConfig:
 
     stem: channels of the convolutions that make the tokens of a small network, the first of small patches, each of the
     others halving both sides; none: each patch is projected on its own, as in all published networks.
+    neck: widths of the fully connected layers after the pooler, the last the embedding's; none in published networks.
     """
 
     n_channels: int
@@ -55,16 +56,27 @@ class NetworkConfig:
     pooler_width: int
     pooler_heads: int = 2
     stem: tuple[int, ...] = ()
+    neck: tuple[int, ...] = ()
+
+    @property
+    def pooled(self) -> int:
+        """Length of what the pooler's heads give together."""
+        return self.width * self.pooler_heads
 
     @property
     def dim(self) -> int:
         """Length of the embedding."""
-        return self.width * self.pooler_heads
+        return self.neck[-1] if self.neck else self.pooled
 
     @property
     def grid(self) -> int:
         """Patches along one side of a picture of `image_size`."""
         return self.image_size // self.patch_size
+
+    @property
+    def neck_layers(self) -> list[tuple[int, int]]:
+        """Widths before and after each layer of the neck."""
+        return list(pairwise((self.pooled, *self.neck)))
 
     @property
     def stem_layers(self) -> list[tuple[int, int, int, int]]:
@@ -84,7 +96,8 @@ class NetworkConfig:
         embedding = projection + side * (self.grid**2 + 2)
         block = 4 * side**2 + 2 * side * self.mlp_width + 9 * side + self.mlp_width
         pooler = 2 * self.pooler_width * (side + 1) + self.pooler_heads * (self.pooler_width + 1)
-        return embedding + self.n_blocks * block + 2 * side + pooler
+        neck = sum((a + 3) * b for a, b in self.neck_layers)
+        return embedding + self.n_blocks * block + 2 * side + pooler + neck
 
     any_size: ClassVar[bool] = True  # positions are interpolated for other sizes
     any_channels: ClassVar[bool] = False
@@ -323,21 +336,23 @@ def read_spec(path: Path) -> EncoderSpec:
     """Read the spec of an encoder of SubCell's design, with other sizes or channels, from a TOML file.
 
     Keys: name, channels, crop_px, pixel_size_um, licence, origin; a table `network` with the fields of `NetworkConfig`
-    (n_channels follows from the channels, `stem` may be left out); and maybe `weights`, a file beside this one. Raise
-    BadInput naming the key that is wrong.
+    (n_channels follows from the channels, `stem` and `neck` may be left out); and maybe `weights`, a file beside this
+    one. Raise BadInput naming the key that is wrong.
     """
     found = read_toml(path, "The encoder's description")
     network = found.pop("network", None)
     if not isinstance(network, dict):
         raise BadInput(f"{str(path)!r} lacks the table [network] with {', '.join(SHAPE_KEYS)}.")
     check_keys(found, SPEC_KEYS, path, optional={"weights": str})
-    check_keys(network, SHAPE_KEYS, path, optional={"stem": list})
+    check_keys(network, SHAPE_KEYS, path, optional={"stem": list, "neck": list})
     check_name(found["name"])
     check_channels(found["channels"])
     if found["pixel_size_um"] > 10:
         raise BadInput(f"In {str(path)!r} pixel_size_um is {found['pixel_size_um']} µm, more than a cell allows.")
-    stem = tuple(network.pop("stem", ()))
-    shape = NetworkConfig(n_channels=len(found["channels"]), stem=stem, **network)
+    stem, neck = tuple(network.pop("stem", ())), tuple(network.pop("neck", ()))
+    shape = NetworkConfig(n_channels=len(found["channels"]), stem=stem, neck=neck, **network)
+    if any(not isinstance(width, int) or width < 1 for width in neck):
+        raise BadInput(f"In {str(path)!r} neck is {list(neck)}; it must be a list of whole numbers above 0.")
     if any(not isinstance(width, int) or width < 1 for width in stem) or (
         stem and (stem[-1] != shape.width or shape.patch_size % 2 ** (len(stem) - 1))
     ):
@@ -374,8 +389,7 @@ def write_spec(spec: EncoderSpec, path: Path, *, weights: str) -> None:
     assert isinstance(spec.network, NetworkConfig)
     top = {key: getattr(spec, key) for key in SPEC_KEYS} | {"weights": weights}
     shape = {key: getattr(spec.network, key) for key in SHAPE_KEYS}
-    if spec.network.stem:
-        shape["stem"] = spec.network.stem
+    shape |= {key: value for key in ("stem", "neck") if (value := getattr(spec.network, key))}
     lines = [f"{key} = {as_toml(value)}" for key, value in top.items()]
     lines += ["", "[network]", *(f"{key} = {as_toml(value)}" for key, value in shape.items())]
     with written_whole(path) as part:

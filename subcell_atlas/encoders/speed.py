@@ -32,7 +32,8 @@ def flops_per_crop(config: NetworkConfig, height: int, width: int) -> float:
     else:
         embedding = patches * config.n_channels * config.patch_size**2 * side
     pooler = tokens * (2 * side * config.pooler_width + config.pooler_width * config.pooler_heads + side * 2)
-    return 2.0 * (config.n_blocks * per_block + embedding + pooler)
+    neck = sum(a * b for a, b in config.neck_layers)
+    return 2.0 * (config.n_blocks * per_block + embedding + pooler + neck)
 
 
 def product_ceiling(device: str, dtype: torch.dtype) -> float:

@@ -44,6 +44,8 @@ PUBLISHED_NAMES = {
     "pooler.content": ("pool_model.attention_v.1",),
     "pooler.gate": ("pool_model.attention_u.1",),
     "pooler.score": ("pool_model.attention",),
+    "neck.layers.N": ("pool_model.neck.layers.N",),
+    "neck.norms.N": ("pool_model.neck.norms.N",),
 }
 
 
@@ -113,6 +115,40 @@ class GatedAttentionPooler(nn.Module):
         return self.score(gated).transpose(1, 2).float().softmax(dim=-1)
 
 
+class BatchNorm(nn.Module):
+    """Normalize each dimension over the batch, later as in training; torch's own also keeps a count, no weight."""
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("variance", torch.ones(width))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Map (B, width) to the same shape."""
+        return functional.batch_norm(rows, self.mean, self.variance, self.weight, self.bias, self.training)
+
+
+class Neck(nn.Module):
+    """Fully connected layers from the pooled vector to the embedding, each normalized; float32."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(*shape) for shape in config.neck_layers)
+        self.norms = nn.ModuleList(BatchNorm(width) for width in config.neck)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Map (B, heads * width) to (B, dim)."""
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            pooled = functional.relu(pooled) if number else pooled.float()
+            pooled = norm(layer(pooled))
+        return pooled
+
+
 class StemLayer(nn.Module):
     """A convolution of small patches (kernel and stride are equal) or of overlapping ones, normalized over all."""
 
@@ -145,6 +181,7 @@ class SubCellNetwork(Network):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_blocks))
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.pooler = GatedAttentionPooler(config)
+        self.neck = Neck(config)
 
     @staticmethod
     def published_names(name: str) -> tuple[str, ...]:
@@ -153,10 +190,9 @@ class SubCellNetwork(Network):
             return PUBLISHED_NAMES[name]
         module, _, leaf = name.rpartition(".")
         parts = module.split(".")
-        number = parts[1] if parts[0] in ("blocks", "stem") else ""
-        if number:
-            parts[1] = "N"
-        return tuple(f"{key.replace('.N.', f'.{number}.')}.{leaf}" for key in PUBLISHED_NAMES[".".join(parts)])
+        number = next(filter(str.isdigit, parts), "")
+        generic = ".".join("N" if part == number else part for part in parts)
+        return tuple(f"{key}.{leaf}".replace(".N.", f".{number}.") for key in PUBLISHED_NAMES[generic])
 
     @property
     def poolings(self) -> Mapping[str, int]:
@@ -201,7 +237,7 @@ class SubCellNetwork(Network):
     def pool(self, tokens: Tensor, pooling: str, *, final_norm: bool) -> Tensor:
         """Pool the tokens (B, T, width) of a block into (B, poolings[pooling])."""
         if pooling == OWN:
-            return self.pooler(self.norm(tokens))
+            return self.neck(self.pooler(self.norm(tokens)))
         tokens = self.norm(tokens) if final_norm else tokens
         return tokens[:, 0] if pooling == "cls" else tokens[:, 1:].mean(dim=1)
 
@@ -218,7 +254,7 @@ class SubCellNetwork(Network):
         return tokens * units * self.norm.weight.element_size() + pixels * 10 + stem  # raw, float32, normalized
 
     def use_precision(self, dtype: torch.dtype) -> None:
-        """Compute all but the patches or the stem, whose pixels need more than 8 bits, in `dtype`."""
+        """Compute all in `dtype` but the patches or the stem, whose pixels need more than 8 bits, and the neck."""
         for module in (self.blocks, self.norm, self.pooler):
             module.to(dtype)
 

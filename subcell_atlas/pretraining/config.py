@@ -36,6 +36,7 @@ PRECISIONS = ("float32", "bfloat16")
 class ObjectiveConfig:
     """The losses. reconstruction, cell, protein: their weights; one of weight 0 is left out.
 
+    projection_layers: hidden ones of the head through which the cell and the protein loss see the embedding.
     photometric: the views whose intensities are changed, `second` or `both`. fixed_positions: sines that are not
     trained, as in masked autoencoders.
     """
@@ -49,6 +50,7 @@ class ObjectiveConfig:
     photometric: str = "second"
     fixed_positions: bool = True
     pooler_dropout: float = 0.2
+    projection_layers: int = 2
     projection_hidden: int = 8192
     projection_dim: int = 512
     decoder_width: int = 512

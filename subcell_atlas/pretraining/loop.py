@@ -419,13 +419,13 @@ def unchanged(batch: object) -> object:
 
 
 def make_optimizer(objective: Objective, config: OptimizerConfig) -> torch.optim.AdamW:
-    """Return AdamW as published: biases and norms of network and decoder do not decay, pooler and heads as they say."""
+    """Return AdamW as published: biases and norms of network and decoder do not decay, the heads as they say."""
     decayed: list[nn.Parameter] = []
     free: list[nn.Parameter] = []
     heads: list[nn.Parameter] = []
     for name, parameter in objective.named_parameters():
         if parameter.requires_grad:
-            if name.startswith(("network.pooler", "cell_head", "protein_head")):
+            if name.startswith(("network.pooler", "network.neck", "cell_head", "protein_head")):
                 heads.append(parameter)
             else:
                 (decayed if parameter.ndim > 1 else free).append(parameter)

@@ -62,15 +62,15 @@ class Decoder(nn.Module):
 
 
 class ProjectionHead(nn.Sequential):
-    """From the pooled vector to the space in which a loss compares: two hidden layers, batch-normalized."""
+    """From the embedding to the space in which a loss compares: hidden layers, batch-normalized."""
 
     def __init__(self, dim: int, config: ObjectiveConfig) -> None:
-        hidden = config.projection_hidden
-        super().__init__(
-            nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, hidden), nn.BatchNorm1d(hidden), nn.ReLU(),
-            nn.Linear(hidden, config.projection_dim, bias=False),
-        )  # fmt: skip
+        layers: list[nn.Module] = []
+        for _ in range(config.projection_layers):
+            hidden = config.projection_hidden
+            layers += [nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            dim = hidden
+        super().__init__(*layers, nn.Linear(dim, config.projection_dim, bias=False))
 
 
 class Objective(nn.Module):
@@ -88,7 +88,8 @@ class Objective(nn.Module):
                 initialize(part, seed=seed + number)
         network.pooler.dropout = config.pooler_dropout
         network.positions.requires_grad_(not config.fixed_positions)
-        network.pooler.requires_grad_(bool(config.cell or config.protein))  # nothing else would train it
+        for pooling in (network.pooler, network.neck):
+            pooling.requires_grad_(bool(config.cell or config.protein))  # nothing else would train it
 
     def forward(
         self, first: Tensor, second: Tensor, labels: Tensor, cells: Tensor, kept: Tensor | None
@@ -109,7 +110,7 @@ class Objective(nn.Module):
             losses["reconstruction"] = reconstruction_loss(self.decoder(seen, kept), first, hidden, patch_size=size)
         if self.cell_head or self.protein_head:
             pooled = [self.network.pooler(tokens) for tokens in (seen, self._tokens(second, None))]
-            one, other = (gather(vectors.float()) for vectors in pooled)
+            one, other = (self.network.neck(gather(vectors.float())) for vectors in pooled)
             if self.cell_head:  # each view is normalized by its own batch, as published
                 views = self.cell_head(one), self.cell_head(other)
                 losses["cell"] = nt_xent(*views, temperature=config.cell_temperature, cells=gather(cells))
