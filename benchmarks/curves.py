@@ -36,10 +36,12 @@ def main() -> None:
 
 def plot(logs: dict[str, pd.DataFrame]) -> go.Figure:
     """Return one panel for each kind of loss and for the learning rate, one line for each log."""
-    figure = make_subplots(rows=1, cols=len(LINES), subplot_titles=list(LINES.values()), horizontal_spacing=0.05)
+    kinds = [kind for kind in LINES if any(log[kind].notna().any() for log in logs.values())]
+    titles = [LINES[kind] for kind in kinds]
+    figure = make_subplots(rows=1, cols=len(kinds), subplot_titles=titles, horizontal_spacing=0.2 / len(kinds))
     for number, (name, log) in enumerate(logs.items()):
         color = qualitative.Plotly[number % len(qualitative.Plotly)]
-        for column, kind in enumerate(LINES, start=1):
+        for column, kind in enumerate(kinds, start=1):
             line = go.Scatter(
                 x=log.index,
                 y=log[kind],
@@ -52,7 +54,11 @@ def plot(logs: dict[str, pd.DataFrame]) -> go.Figure:
             figure.add_trace(line, row=1, col=column)
     figure.update_xaxes(title_text="epoch")
     figure.update_layout(
-        template="plotly_white", height=360, width=1400, legend={"orientation": "h", "y": -0.25}, margin={"t": 40}
+        template="plotly_white",
+        height=360,
+        width=400 * len(kinds),
+        legend={"orientation": "h", "y": -0.25},
+        margin={"t": 40},
     )
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -22,6 +23,8 @@ from subcell_atlas.images.simulated import (
     make_cell,
     make_proteome,
 )
+from subcell_atlas.images.simulated.render import _SCENE, _stream
+from subcell_atlas.images.simulated.scene import Scene, make_scene
 from subcell_atlas.images.simulated.stains import STAINS
 
 SEED = 7
@@ -45,8 +48,20 @@ def _cells_by_pattern() -> dict[str, list[SimulatedCell]]:
             for i, p in enumerate(proteome.proteins)
             if not p.variable and set(p.localization_in.values()) == {(pattern,)}
         ][:3]
-        cells[pattern] = [make_cell(proteome, i, k, size=128) for i in steady for k in range(2)]
+        cells[pattern] = [_well_cut(proteome, i, k) for i in steady for k in range(2)]
     return cells
+
+
+def _scene_of(proteome: SimulatedProteome, cell: SimulatedCell, protein_index: int, cell_index: int) -> Scene:
+    """Return what a cell was drawn from."""
+    rng = _stream(_SCENE, proteome.seed, protein_index, cell_index)
+    return make_scene(rng, cell.cell_line, cell.mask.shape[0])
+
+
+def _well_cut(proteome: SimulatedProteome, protein_index: int, cell_index: int) -> SimulatedCell:
+    """Return a cell with the mask of its true outline, not a segmentation's."""
+    cell = make_cell(proteome, protein_index, cell_index, size=128)
+    return replace(cell, mask=_scene_of(proteome, cell, protein_index, cell_index).level < 1)
 
 
 def _nucleus(cell: SimulatedCell) -> np.ndarray:
@@ -115,19 +130,33 @@ def test_a_cell_does_not_depend_on_the_cells_made_before_it(proteome):
     assert np.array_equal(np.random.get_state()[1], state)
 
 
-def test_a_cell_has_four_channels_a_centred_mask_and_its_scale(proteome):
-    for i in range(12):
+def test_a_cell_has_four_channels_a_mask_and_its_scale_and_is_centred(proteome):
+    off = []
+    for i in range(24):
         cell = make_cell(proteome, i, i)
         assert cell.channels.shape == (len(CHANNELS), 192, 192)
         assert cell.channels.dtype == np.uint8
         assert cell.mask.dtype == bool
         assert cell.pixel_size_um == pytest.approx(FIELD_UM / 192)
-        ys, xs = np.nonzero(cell.mask)
-        assert abs((ys.min() + ys.max()) / 2 - 95.5) <= 2
-        assert abs((xs.min() + xs.max()) / 2 - 95.5) <= 2
-        assert min(ys.min(), xs.min()) >= 5
         assert np.ptp(cell.channels[PROTEIN]) > 40
         assert np.mean(cell.channels == 255) < 0.03
+        off.append(max(abs((at.min() + at.max()) / 2 - 95.5) for at in np.nonzero(cell.mask)))
+    assert np.median(off) <= 2
+    assert max(off) < 30  # a piece of a neighbour
+
+
+def test_some_masks_hold_a_piece_of_a_neighbour_or_lack_one_of_the_cell(proteome):
+    of_neighbours, lacking = [], []
+    for i in range(40):
+        cell = make_cell(proteome, i, i)
+        scene = _scene_of(proteome, cell, i, i)
+        own = scene.level < 1
+        of_neighbours.append((cell.mask & (scene.depth_um < -1.5)).sum() / own.sum())
+        lacking.append((own & (scene.depth_um > 1) & ~cell.mask).sum() / own.sum())
+        assert (cell.mask & (scene.in_nucleus > 0.5)).sum() > 0.9 * (scene.in_nucleus > 0.5).sum()
+    for shares in (of_neighbours, lacking):
+        assert 1 <= sum(share > 0.01 for share in shares) < 20
+        assert max(shares) < 0.5
 
 
 def test_the_description_is_that_of_the_picture(proteome):
@@ -159,11 +188,13 @@ def test_nuclear_proteins_are_brighter_in_the_nucleus(pattern):
     assert _mean(pattern, lambda c: _enrichment(c, binary_dilation(_nucleus(c), iterations=1), c.mask)) > 2.5
 
 
-@pytest.mark.parametrize("pattern", [name for name, p in PATTERNS.items() if p.compartment != "nucleus"])
+@pytest.mark.parametrize(
+    "pattern", [name for name, p in PATTERNS.items() if p.compartment != "nucleus" and name != "Centrosome"]
+)
 def test_the_brightest_parts_of_other_proteins_are_outside_the_nucleus(pattern):
     def share_of_brightest(cell: SimulatedCell) -> float:
         core = binary_erosion(_nucleus(cell), iterations=2)
-        light = _light(cell)
+        light = gaussian_filter(_light(cell), 1)  # a camera's noise is no place
         brightest = cell.mask & (light >= np.percentile(light[cell.mask], 99.5))
         return float(core[brightest].mean())
 
@@ -227,16 +258,29 @@ def test_the_plasma_membrane_is_at_the_border_of_the_mask():
         assert _mean(pattern, border) < 1.1
 
 
-def test_golgi_and_centrosome_are_one_compact_place_beside_the_nucleus():
+def test_centrosome_proteins_are_brightest_at_the_centrosome():
+    proteome = make_proteome(180, seed=SEED)
+    there = [i for i, p in enumerate(proteome.proteins) if set(p.localization_in.values()) == {("Centrosome",)}]
+    contrast = []
+    for i in there:
+        cell = make_cell(proteome, i, 0)
+        y, x = _scene_of(proteome, cell, i, 0).centrosome / cell.pixel_size_um + 95.5
+        rows, columns = np.indices(cell.mask.shape)
+        near = np.hypot(rows - y, columns - x) * cell.pixel_size_um < 0.7
+        contrast.append(_enrichment(cell, near, cell.mask))
+    assert len(contrast) > 3
+    assert np.median(contrast) > 3
+
+
+def test_the_golgi_apparatus_is_one_compact_place():
     def reach_um(cell: SimulatedCell) -> float:
-        light = _light(cell) * binary_erosion(cell.mask, iterations=2)
+        light = gaussian_filter(_light(cell), 1) * binary_erosion(cell.mask, iterations=2)
         y, x = np.nonzero(light > 0.6 * light.max())
         return float(np.hypot(y - np.median(y), x - np.median(x)).mean() * cell.pixel_size_um)
 
-    assert _mean("Centrosome", reach_um) < 2.0
     assert _mean("Golgi apparatus", reach_um) < 4.0
     for pattern in ("Mitochondria", "Vesicles", "Cytosol", "Endoplasmic reticulum"):
-        assert _mean(pattern, reach_um) > 4.5
+        assert _mean(pattern, reach_um) > 1.3 * _mean("Golgi apparatus", reach_um)
 
 
 def test_vesicles_and_mitochondria_are_in_the_cytoplasm_and_patchy():
@@ -265,9 +309,7 @@ def test_members_of_a_complex_are_more_alike_than_other_proteins_of_the_pattern(
         for i, p in enumerate(proteome.proteins)
         if p.complex_id and not p.variable and len(set(p.localization_in.values())) == 1 and len(p.localization) == 1
     ]
-    texture = {
-        i: np.mean([_fine_texture(make_cell(proteome, i, k, size=96)) for k in range(5)], axis=0) for i in steady
-    }
+    texture = {i: np.mean([_fine_texture(_well_cut(proteome, i, k)) for k in range(5)], axis=0) for i in steady}
     scale = np.std(list(texture.values()), axis=0)
     within, between = [], []
     for a, b in combinations(steady, 2):
@@ -277,7 +319,7 @@ def test_members_of_a_complex_are_more_alike_than_other_proteins_of_the_pattern(
             (within if first.complex_id == second.complex_id else between).append(distance)
     assert len(within) > 50
     assert len(between) > 50
-    assert np.mean(within) < 0.85 * np.mean(between)
+    assert np.mean(within) < 0.9 * np.mean(between)
 
 
 def test_variable_proteins_vary_more_from_cell_to_cell(proteome):

@@ -288,6 +288,7 @@ DEMO = EncoderSpec(
         pooler_width=128,
         pooler_heads=4,
         stem=(48, 96, 128),
+        neck=(512, 256),
     ),
     licence="MIT",
     origin="this package",

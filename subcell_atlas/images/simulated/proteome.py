@@ -64,7 +64,7 @@ TEXTURE_RANGE: dict[str, tuple[float, float]] = {
     "grain_um": (0.35, 1.1),
     "spot_um": (0.14, 0.42),
     "spot_number": (0.5, 2.0),
-    "spot_share": (0.0, 0.4),
+    "spot_share": (0.0, 0.3),
     "unevenness": (0.0, 0.8),
     "nuclear_distance": (-1.0, 1.0),
     "second_share": (0.3, 0.6),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from subcell_atlas.images.simulated.canvas import blur, brightness, pixel_size_um, smooth_noise, speckle
+from subcell_atlas.images.simulated.canvas import blur, brightness, grid, pixel_size_um, smooth_noise, speckle
 from subcell_atlas.images.simulated.proteome import SimulatedProtein, SimulatedProteome
 from subcell_atlas.images.simulated.scene import Scene, make_scene
 from subcell_atlas.images.simulated.stains import stain_protein
@@ -16,21 +17,22 @@ from subcell_atlas.images.simulated.stains import stain_protein
 __all__ = ["CHANNELS", "VERSION", "SimulatedCell", "describe_cell", "make_cell"]
 
 CHANNELS = ("microtubules", "er", "nucleus", "protein")
-VERSION = 3
+VERSION = 4
 
 WELLS_PER_PLATE = 96
 REPLICATES = 2  # plates on which the same antibody is seen, in each cell line
 CELLS_PER_FOV = 4
 SPOT_UM = 0.125  # standard deviation of the lens's spot
 VARIABLE_SD = 0.4  # of log brightness, that a variable protein has on top
-PHOTONS = np.array([450.0, 450.0, 2500.0, 450.0])[:, None, None]  # that fill the camera's range, by channel
-TUBULIN_CLUMPS, ER_CLUMPS, PROTEIN_CLUMPS = 0.45, 0.85, (0.25, 0.9)  # see speckle; differs between antibodies
-_SCENE, _STAIN, _CAMERA, _PLATE, _ANTIBODY, _FOV, _CLUMPS = range(2, 9)  # streams of randomness
+PHOTONS = np.array([180.0, 150.0, 6000.0, 150.0])[:, None, None]  # that fill the camera's range, by channel
+MISSED_BORDERS, MISSED_UM = 0.4, (-1.5, 4.0)  # share of borders that a segmentation draws wrongly, and by how much
+TUBULIN_CLUMPS, ER_CLUMPS, PROTEIN_CLUMPS = 0.45, 0.85, (0.2, 0.8)  # see speckle; differs between antibodies
+_SCENE, _STAIN, _CAMERA, _PLATE, _ANTIBODY, _FOV, _CLUMPS, _NEIGHBOURS, _MASK = range(2, 11)  # streams of randomness
 
 
 @dataclass(frozen=True)
 class SimulatedCell:
-    """channels: (4, H, W) uint8 in the order of CHANNELS; mask: (H, W) bool, the pixels of the cell."""
+    """channels: (4, H, W) uint8 in the order of CHANNELS; mask: (H, W) bool, the cell as a segmentation finds it."""
 
     channels: np.ndarray
     mask: np.ndarray
@@ -86,8 +88,10 @@ def make_cell(proteome: SimulatedProteome, protein_index: int, cell_index: int, 
             _stain_target(scene, protein, about, _stream(_STAIN, *key), proteome.seed),
         ]
     )
-    channels = _photograph(light, scene, about, _stream(_CAMERA, *key), proteome.seed)
-    return SimulatedCell(channels=channels, mask=scene.level < 1, pixel_size_um=pixel_size_um(size), **about)
+    neighbours = _place_neighbours(_stream(_NEIGHBOURS, *key), scene)
+    channels = _photograph(light, scene, neighbours, about, _stream(_CAMERA, *key), proteome.seed)
+    mask = _segment(_stream(_MASK, *key), scene, neighbours)
+    return SimulatedCell(channels=channels, mask=mask, pixel_size_um=pixel_size_um(size), **about)
 
 
 def _stream(kind: int, *key: int) -> np.random.Generator:
@@ -117,7 +121,7 @@ def _stain_target(
     diffuse = (texture.diffuse + sticky + 0.12 * (1 - state)) * scene.thickness * (1 - 0.3 * scene.in_nucleus)
     diffuse = diffuse + nuclear * scene.in_nucleus * (1 + 0.12 * scene.chromatin - 0.5 * scene.nucleoli)
     level = texture.brightness * float(np.exp(rng.normal(0, texture.cell_sd + VARIABLE_SD * protein.variable)))
-    dense = 1 - 0.7 * scene.nucleoli  # where so much of a target lies that clumps cannot be told apart
+    dense = 1 - 0.85 * scene.nucleoli  # where so much of a target lies that clumps cannot be told apart
     return level * (state * image + diffuse) * speckle(rng, scene.size, clumps) ** dense
 
 
@@ -150,7 +154,12 @@ def _make_plate(plate: str, seed: int) -> _Plate:
 
 
 def _photograph(
-    light: np.ndarray, scene: Scene, about: dict[str, Any], rng: np.random.Generator, seed: int
+    light: np.ndarray,
+    scene: Scene,
+    neighbours: Sequence[_Neighbour],
+    about: dict[str, Any],
+    rng: np.random.Generator,
+    seed: int,
 ) -> np.ndarray:
     """Return (4, H, W) uint8: lens, neighbours, lamp and camera."""
     plate = _make_plate(about["plate"], seed)
@@ -158,22 +167,54 @@ def _photograph(
     spot_um = SPOT_UM * plate.blur * float(np.exp(fov.normal(0, 0.08)))
     lamp = 1 + 0.07 * smooth_noise(fov, scene.size, 30.0)
     sharp = np.stack([blur(channel, spot_um) for channel in light])
-    _add_neighbours(sharp, scene, rng)
+    beside = [own.light * (1 - scene.inside) * own.shifted(sharp) for own in neighbours]
+    sharp = np.sum([sharp, *beside], axis=0)
     signal = sharp * plate.gain * lamp + plate.background
     noise = rng.standard_normal(signal.shape, dtype=np.float32) * np.sqrt(signal / PHOTONS + 0.006**2)
     return np.clip((signal + noise) * 235, 0, 255).astype(np.uint8)
 
 
-def _add_neighbours(light: np.ndarray, scene: Scene, rng: np.random.Generator) -> None:
-    """Add up to two neighbours: the cell itself, turned by half, a cell's width away and never over the cell."""
-    alone = light.copy()
-    outside = 1 - scene.inside
+@dataclass(frozen=True)
+class _Neighbour:
+    """The cell itself, turned by half. direction: (y, x) to it; border_um: how far off in it the two come closest."""
+
+    direction: np.ndarray
+    border_um: float
+    shift: np.ndarray
+    light: float
+
+    def shifted(self, image: np.ndarray) -> np.ndarray:
+        """Return what is the cell's in `image` (C, H, W) where the neighbour is."""
+        return _shifted(image[:, ::-1, ::-1], self.shift)
+
+
+def _place_neighbours(rng: np.random.Generator, scene: Scene) -> list[_Neighbour]:
+    """Return up to two neighbours, a cell's width away."""
     first, apart = rng.uniform(0, 2 * np.pi), rng.uniform(2.2, 4.1)
+    neighbours = []
     for turn in (first, first + apart)[: rng.integers(3)]:
         direction = np.array([np.sin(turn), np.cos(turn)])
-        reach = 2 * float(scene.cell.radius_at(*direction)) + rng.uniform(0.5, 5.0)
+        reach = 2 * float(scene.cell.radius_at(*direction)) + rng.uniform(0.0, 4.0)
         shift = np.round((2 * scene.cell.centre + reach * direction) / pixel_size_um(scene.size)).astype(int)
-        light += rng.uniform(0.4, 0.95) * outside * _shifted(alone[:, ::-1, ::-1], shift)
+        neighbours.append(_Neighbour(direction, reach / 2, shift, rng.uniform(0.4, 0.95)))
+    return neighbours
+
+
+def _segment(rng: np.random.Generator, scene: Scene, neighbours: Sequence[_Neighbour]) -> np.ndarray:
+    """Return (H, W) bool: the cell a little too wide or too narrow, often cut straight from a neighbour, and wrongly.
+
+    So masks of real cells are, which are grown from the nuclei: they end, where two cells touch, halfway between.
+    """
+    own = scene.depth_um > -rng.normal(0.1, 0.3)
+    mask, cut = own.copy(), np.zeros_like(own)
+    y, x = grid(scene.size)
+    for neighbour in neighbours:
+        missed_um = rng.uniform(*MISSED_UM)
+        if rng.random() < MISSED_BORDERS:
+            mask |= neighbour.shifted(own[None])[0]
+            dy, dx = neighbour.direction
+            cut |= dy * (y - scene.cell.centre[0]) + dx * (x - scene.cell.centre[1]) > neighbour.border_um + missed_um
+    return mask & ~cut
 
 
 def _shifted(image: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -70,7 +70,7 @@ def make_scene(rng: np.random.Generator, cell_line: str, size: int) -> Scene:
     inside, in_nucleus = soft_step(depth_um, 0.15), soft_step(-beyond_um, 0.15)
     field = _nucleolar_field(rng, nucleus, shape, size)
     holes = 1 - 0.85 * soft_step(smooth_noise(rng, size, 2.2) - 2.2, 0.12)
-    thickness = _thickness(depth_um, beyond_um, shape) * inside
+    thickness = _thickness(rng, depth_um, beyond_um, shape) * inside
     filaments, light = _grow_microtubules(rng, cell, nucleus, centrosome, shape)
     return Scene(
         size=size,
@@ -116,8 +116,8 @@ def _nucleolar_field(rng: np.random.Generator, nucleus: Outline, shape: CellShap
     """Return lumps of a few lobes each; above 0.5 is nucleolus."""
     n = int(rng.integers(shape.nucleoli[0], shape.nucleoli[1] + 1))
     centres = _scatter(rng, nucleus, n, 0.68)
-    lobes = np.repeat(centres, 3, axis=0) + rng.normal(0, 0.55, (3 * n, 2))
-    sigma = np.repeat(rng.uniform(0.5, 1.0, n), 3) * rng.uniform(0.6, 1.15, 3 * n)
+    lobes = np.repeat(centres, 3, axis=0) + rng.normal(0, 0.4, (3 * n, 2))
+    sigma = np.repeat(rng.uniform(0.4, 0.8, n), 3) * rng.uniform(0.6, 1.15, 3 * n)
     return paint_spots(lobes, sigma, 0.8, size) + 0.07 * smooth_noise(rng, size, 0.8)
 
 
@@ -128,10 +128,11 @@ def _scatter(rng: np.random.Generator, outline: Outline, n: int, reach: float) -
     return outline.centre + spread * (outline.points()[i] - outline.centre)
 
 
-def _thickness(depth_um: np.ndarray, beyond_um: np.ndarray, shape: CellShape) -> np.ndarray:
-    """Return 0 to 1: thick around the nucleus, thin towards the edge."""
-    edge = 1 - np.exp(-np.clip(depth_um, 0, None) / 1.8)
-    return edge * (0.25 + 0.75 * np.exp(-np.clip(beyond_um, 0, None) / (0.42 * shape.radius_um)))
+def _thickness(rng: np.random.Generator, depth_um: np.ndarray, beyond_um: np.ndarray, shape: CellShape) -> np.ndarray:
+    """Return 0 to 1: thick around the nucleus, thin towards the edge, where some cells are flatter than others."""
+    edge = 1 - np.exp(-np.clip(depth_um, 0, None) / np.exp(rng.uniform(np.log(0.8), np.log(3.6))))
+    flat, slope_um = rng.uniform(0.12, 0.35), 0.42 * shape.radius_um * np.exp(rng.normal(0, 0.25))
+    return edge * (flat + (1 - flat) * np.exp(-np.clip(beyond_um, 0, None) / slope_um))
 
 
 def _grow_microtubules(

@@ -37,9 +37,9 @@ class CellShape:
 
 
 CELL_SHAPES: dict[str, CellShape] = {
-    "Demo-A": CellShape(10.2, 2.3, (4, 6), 0.26, 0.36, 4, 5.2, 1.4, 160, 0.6, (2, 5)),
-    "Demo-B": CellShape(10.4, 1.3, (5, 7), 0.15, 0.08, 4, 5.5, 1.15, 190, 0.35, (3, 6)),
-    "Demo-C": CellShape(13.8, 1.25, (6, 12), 0.15, 0.2, 6, 6.6, 1.2, 250, 0.65, (3, 6)),
+    "Demo-A": CellShape(10.2, 2.3, (4, 6), 0.26, 0.42, 4, 5.2, 1.4, 160, 0.6, (2, 5)),
+    "Demo-B": CellShape(10.4, 1.3, (5, 7), 0.15, 0.12, 4, 5.5, 1.15, 190, 0.35, (3, 6)),
+    "Demo-C": CellShape(13.8, 1.25, (6, 12), 0.15, 0.25, 6, 6.6, 1.2, 250, 0.65, (3, 6)),
 }
 
 
@@ -71,7 +71,8 @@ def make_cell_outline(rng: np.random.Generator, shape: CellShape) -> Outline:
     curve = _draw_polygon(rng, shape)
     radii = _radii_by_angle(curve)
     radii = gaussian_filter1d(radii, shape.rounding * N_ANGLES / 360, mode="wrap")
-    radii *= 1 + _ripple(rng, 0.013, 5, 90)
+    radii *= 1 + _ripple(rng, rng.uniform(0.008, 0.025), 5, 90)
+    radii *= 1 + _protrusions(rng)
     area_radius = np.sqrt(np.mean(radii**2))
     radii *= shape.radius_um * np.exp(rng.normal(0, 0.17)) / area_radius
     points = radii[:, None] * _UNIT
@@ -124,6 +125,14 @@ def _ripple(rng: np.random.Generator, sd: float, lowest: int, highest: int) -> n
     waves = np.zeros(N_ANGLES // 2 + 1, dtype=np.complex128)
     waves[k] = rng.normal(0, sd, len(k)) * (lowest / k) * np.exp(1j * rng.uniform(0, 2 * np.pi, len(k)))
     return np.fft.irfft(waves, N_ANGLES) * (N_ANGLES / 2)
+
+
+def _protrusions(rng: np.random.Generator) -> np.ndarray:
+    """Return (N_ANGLES,): up to three narrow arms, in half of the cells."""
+    n = int(rng.integers(1, 4)) if rng.random() < 0.5 else 0
+    reach, width = rng.uniform(0.1, 0.5, (n, 1)), rng.uniform(0.04, 0.15, (n, 1))
+    away = np.angle(np.exp(1j * (_ANGLES - rng.uniform(0, 2 * np.pi, (n, 1)))))
+    return np.sum(reach * np.exp(-((away / width) ** 2) / 2), axis=0)
 
 
 def _dent(rng: np.random.Generator) -> np.ndarray:

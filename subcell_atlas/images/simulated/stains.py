@@ -38,7 +38,8 @@ def stain_protein(scene: Scene, texture: Texture, pattern: str, rng: np.random.G
 
 def _modulation(scene: Scene, texture: Texture, pattern: str, rng: np.random.Generator) -> np.ndarray:
     """Return what the texture does to any stain: grains, uneven regions, a slope away from the nucleus."""
-    grains = 1 + 0.6 * texture.granularity * smooth_noise(rng, scene.size, texture.grain_um)
+    grains = smooth_noise(rng, scene.size, texture.grain_um) * (1 - 0.8 * scene.nucleoli)
+    grains = 1 + 0.6 * texture.granularity * grains
     regions = 1 + 0.45 * texture.unevenness * smooth_noise(rng, scene.size, 7.0)
     if PATTERNS[pattern].compartment == "nucleus":
         away = 2 * np.clip(scene.nuclear_level, 0, 1) - 1
@@ -58,12 +59,13 @@ def _spots(scene: Scene, texture: Texture, image: np.ndarray, rng: np.random.Gen
 
 def _nucleoplasm(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
     spared = 0.25 + 0.65 * texture.purity
-    return scene.in_nucleus * (1 - spared * scene.nucleoli) * np.clip(1 + 0.12 * scene.chromatin, 0.3, None)
+    dots = (0.1 + 0.3 * texture.granularity) * smooth_noise(rng, scene.size, 0.45)
+    return scene.in_nucleus * (1 - spared * scene.nucleoli) * np.clip(1 + 0.12 * scene.chromatin + dots, 0.2, None)
 
 
 def _nucleoli(scene: Scene, texture: Texture, rng: np.random.Generator) -> np.ndarray:
     return scene.nucleoli * (0.6 + 0.4 * np.clip(scene.nucleolar_field, 0, 1)) + (
-        0.04 + 0.2 * (1 - texture.purity)
+        0.03 + 0.17 * (1 - texture.purity)
     ) * _nucleoplasm(scene, texture, rng)
 
 
