@@ -292,7 +292,7 @@ def test_simulated_cells_are_quiet_in_order(masked):
     proteome = make_proteome(24, seed=11)
     cells = [make_cell(proteome, protein, 0, size=128) for protein in range(24)]
     crops = np.stack([cell.channels * cell.mask if masked else cell.channels for cell in cells])
-    expect(crops, found=("microtubules", "er", "protein") if masked else ("microtubules", "er"))
+    expect(crops, found=("microtubules", "er", "protein") if masked else ("microtubules",))  # neighbors touch
 
 
 def read(prefix, suffix):

@@ -22,7 +22,7 @@ def test_operations_are_those_that_torch_counts():
 def test_operations_of_a_stem_are_counted_too():
     config = ENCODERS["demo"].network
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        SubCellNetwork(config)(torch.empty(1, 4, 128, 128), blocks=(2,))
+        SubCellNetwork(config).eval()(torch.empty(1, 4, 128, 128), blocks=(2,))
     assert abs(counter.get_total_flops() / speed.flops_per_crop(config, 128, 128) - 1) < 0.01
 
 
