@@ -51,6 +51,7 @@ from subcell_atlas.profiles import CELL_COLUMNS, CellSums, profiles_table, prote
 HELD_OUT_SEED, HELD_OUT_PROTEINS, HELD_OUT_CELLS = 303, 240, 12
 HANDMADE, RANDOM, BUILT_IN = "handmade features", "random weights", "the encoder that comes along"
 WHITENED = "_whitened"
+RECALLS = ("real_recall", "real_recall_nearest")
 NEIGHBORS = ("localization_map", "complex_map")
 METRICS = (*NEIGHBORS, *(name + WHITENED for name in NEIGHBORS), "real_linear", "real_nearest")
 SHRINKAGE = 0.1  # of the covariance, towards an even one, when an embedding is whitened
@@ -94,6 +95,22 @@ class HeldOut:
         return crops * masks[:, None]
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What is measured: the cells it takes, what it depends on, and what makes the way from crops to vectors."""
+
+    name: str
+    seed: int
+    spec: EncoderSpec
+    recipe: dict[str, Any]
+    make: Callable[[], Embed]
+
+    def fingerprint(self) -> str:
+        """Return what tells one state of the variant from another: the simulated cells, and its recipe."""
+        told = {"simulation": VERSION, "cells": [self.spec.crop_um, self.spec.crop_px], **self.recipe}
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def main() -> None:
     """Train, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -113,13 +130,13 @@ def main() -> None:
     done = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     cells_of = lru_cache(lambda spec: cells_to_measure(spec, args.folder, args.real))
     known: list[dict[str, Any]] = []
-    for name, seed, spec, make in variants(base, shipped, args.folder, epochs=args.epochs, seeds=args.seeds):
-        about = {"variant": name, "seed": seed, "epochs": args.epochs, "recipe": fingerprint(name, base, shipped)}
+    for variant in variants(base, shipped, args.folder, epochs=args.epochs, seeds=args.seeds):
+        about = {"variant": variant.name, "seed": variant.seed, "recipe": variant.fingerprint()}
         known.append(about)
-        if (args.only and name not in args.only) or any(about.items() <= row.items() for row in done):
+        if (args.only and variant.name not in args.only) or any(about.items() <= row.items() for row in done):
             continue
-        embed = make()
-        held_out, real = cells_of(spec)
+        embed = variant.make()
+        held_out, real = cells_of(variant.spec)
         row = {**about, **held_out.measure(embed), **(measure_real(real, embed) if real else {})}
         done.append(row)
         with path.open("a", encoding="utf-8") as file:
@@ -139,17 +156,6 @@ def smaller(spec: EncoderSpec, size: int, folder: Path) -> Path:
     return folder / f"network-{size}.toml"
 
 
-def fingerprint(name: str, base: PretrainConfig, shipped: EncoderSpec) -> str:
-    """Return what tells one state of a variant from another: simulation, and recipe or weights."""
-    told: dict[str, Any] = {"simulation": VERSION, "cells": [shipped.crop_um, shipped.crop_px]}
-    if name == BUILT_IN:
-        assert shipped.own_weights is not None
-        told |= {"weights": sha256_of_file(shipped.own_weights)}
-    elif name != HANDMADE:
-        told |= {**base.as_dict(), "encoder": dataclasses.asdict(spec_of(base).network)}
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
-
-
 def cells_to_measure(spec: EncoderSpec, folder: Path, real: Path | None) -> tuple[HeldOut, RealCells | None]:
     """Return the cells that encoders of this size are measured on."""
     held_out = make_held_out(folder / f"held-out-{spec.crop_px}", spec)
@@ -164,23 +170,24 @@ def make_held_out(path: Path, spec: EncoderSpec) -> HeldOut:
     return HeldOut(proteome, write_crops(source, path, **shape, pixel_size_um=spec.pixel_size_um))
 
 
-def variants(
-    base: PretrainConfig, shipped: EncoderSpec, folder: Path, *, epochs: int, seeds: int
-) -> Iterator[tuple[str, int, EncoderSpec, Callable[[], Embed]]]:
-    """Yield what is measured: its name, its seed, the cells it takes, and what makes the way from crops to vectors."""
+def variants(base: PretrainConfig, shipped: EncoderSpec, folder: Path, *, epochs: int, seeds: int) -> Iterator[Variant]:
+    """Yield what is measured."""
     spec = spec_of(base)
-    handmade = partial(handmade_features, channels=shipped.channels)
-    yield HANDMADE, 0, shipped, lambda: lambda crops: standardized(handmade(crops))
-    yield BUILT_IN, 0, shipped, lambda: load_encoder("demo").embed
+    network = {"encoder": dataclasses.asdict(spec.network)}
+    assert shipped.own_weights is not None
+    handmade, weights = partial(handmade_features, channels=shipped.channels), sha256_of_file(shipped.own_weights)
+    yield Variant(HANDMADE, 0, shipped, {}, lambda: lambda crops: standardized(handmade(crops)))
+    yield Variant(BUILT_IN, 0, shipped, {"weights": weights}, lambda: load_encoder("demo").embed)
     for seed in range(seeds):
         random = folder / f"random-{spec.crop_px}-{seed}"
-        yield RANDOM, seed, spec, lambda seed=seed, random=random: untrained(base, spec, random, seed)
+        make: Callable[[], Embed] = partial(untrained, base, spec, random, seed)
+        yield Variant(RANDOM, seed, spec, network, make)
         for size in (1, 2, 3):
             for chosen in combinations(LOSSES, size):
-                name = " + ".join(chosen)
-                out = folder / f"{'-'.join(chosen)}-{spec.crop_px}-{seed}-{epochs}"
                 config, cells = with_losses(base, chosen, epochs=epochs, seed=seed), folder / f"cells-{spec.crop_px}"
-                yield name, seed, spec, lambda config=config, out=out, cells=cells: trained(config, out, cells=cells)
+                out = folder / f"{'-'.join(chosen)}-{spec.crop_px}-{seed}-{epochs}"
+                make = partial(trained, config, out, cells=cells)
+                yield Variant(" + ".join(chosen), seed, spec, config.as_dict() | network, make)
 
 
 def with_losses(base: PretrainConfig, chosen: tuple[str, ...], *, epochs: int, seed: int) -> PretrainConfig:
@@ -240,6 +247,18 @@ def show(rows: list[dict[str, Any]]) -> None:
     for name in dict.fromkeys(row["variant"] for row in rows):
         of = [row for row in rows if row["variant"] == name]
         print(f"| {name} | {len(of)} | {' | '.join(interval([row[metric] for row in of]) for metric in metrics)} |")
+    if "real_linear" in metrics:
+        show_recalls(rows)
+
+
+def show_recalls(rows: list[dict[str, Any]]) -> None:
+    """Print a table of how many cells of each place the probes find, linear and nearest neighbor, over seeds."""
+    places = list(rows[0]["real_recall"])
+    print(f"\n| linear / nearest | {' | '.join(places)} |\n|{'---|' * (len(places) + 1)}")
+    for name in dict.fromkeys(row["variant"] for row in rows):
+        of = [row for row in rows if row["variant"] == name]
+        pairs = [[np.mean([row[kind][place] for row in of]) for kind in RECALLS] for place in places]
+        print(f"| {name} | {' | '.join(f'{linear:.2f} / {nearest:.2f}' for linear, nearest in pairs)} |")
 
 
 def show_speed(crops: np.ndarray) -> None:

@@ -271,7 +271,7 @@ def larger(name: str, *, width: int, n_blocks: int, mlp_width: int) -> EncoderSp
 
 KNOWN_SHA256 = {"subcell-ybg-mae": "ed8c22b42e1b0665b2363e7a1ae56b42a8a93ac93203bb89a13b6be7ad878e51"}
 
-DEMO_CROP_UM = 36  # most cells, in as many pixels as the speed of a laptop allows
+DEMO_CROP_UM = 32  # most cells, in as many pixels as the speed of a laptop allows
 DEMO = EncoderSpec(
     name="demo",
     channels=CHANNELS,
