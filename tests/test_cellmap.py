@@ -11,7 +11,7 @@ from subcell_atlas.cellmap.enrichment import membership, name_systems
 from subcell_atlas.cellmap.graph import neighbor_graph, unit_vectors
 from subcell_atlas.cellmap.hierarchy import ROOT, HierarchyOptions, add_edges, find_hierarchy, levels
 from subcell_atlas.cellmap.layout import layout_proteins
-from subcell_atlas.errors import BadInput
+from subcell_atlas.errors import BadInput, UnknownName
 
 
 def nested(rng, *, n_large=4, n_small=5, size=8, dim=32):
@@ -37,6 +37,37 @@ def test_the_graph_equals_a_slow_twin(rng):
         for other in sorted((o for o in range(60) if o != row), key=lambda o: -cosine[row, o])[:4]:
             wanted[row, other] = wanted[other, row] = max(cosine[row, other], 0)
     assert np.allclose(graph, wanted, atol=1e-6)
+
+
+def test_edges_can_weigh_what_their_ends_have_both_chosen(rng):
+    vectors = rng.normal(size=(40, 6))
+    units = unit_vectors(vectors)
+    cosine = units @ units.T - 2 * np.eye(40)
+    chosen = [{row, *np.argsort(-cosine[row])[:5].tolist()} for row in range(40)]
+    plain, shared = (neighbor_graph(vectors, k=5, weights=weights).toarray() for weights in ("cosine", "shared"))
+    assert ((plain > 0) == (shared > 0)).all()
+    for row, other in zip(*np.nonzero(plain), strict=True):
+        both = chosen[row] & chosen[other]
+        assert shared[row, other] == pytest.approx(len(both) / len(chosen[row] | chosen[other]))
+
+
+def test_rows_that_point_away_from_all_others_are_linked_to_none():
+    vectors = np.array([[1.0, 0], [0.9, 0.1], [-1, 0]])
+    for weights in ("cosine", "shared"):
+        graph = neighbor_graph(vectors, k=2, weights=weights)
+        assert graph.nnz == 2
+        assert graph[2].nnz == 0
+
+
+def test_a_zero_row_takes_no_place_among_the_neighbors():
+    vectors = np.array([[1.0, 0], [0, 1], [0, 0]])
+    assert neighbor_graph(vectors, k=1).toarray().max() < 1e-6  # the others are at a right angle
+    assert neighbor_graph(np.array([[1.0, 0], [1, 1], [0, 0]]), k=1)[0, 1] == pytest.approx(0.5**0.5)
+
+
+def test_unknown_weights_are_refused():
+    with pytest.raises(UnknownName, match="known: cosine, shared"):
+        neighbor_graph(np.ones((3, 2)), k=1, weights="snn")
 
 
 def test_a_graph_of_few_proteins_links_them_all_and_of_none_is_refused():
