@@ -129,21 +129,25 @@ def test_a_description_that_was_written_is_read_as_it_was(tmp_path):
     assert dataclasses.replace(found, own_weights=spec.own_weights, note=spec.note) == mine
 
 
-@pytest.mark.parametrize("neck", ["[0, 8]", '["8"]', "8"])
-def test_a_neck_is_a_list_of_widths(tmp_path, neck):
-    path = tmp_path / "mine.toml"
-    path.write_text(f"{OWN}neck = {neck}\n", encoding="utf-8")
-    with pytest.raises(BadInput, match="neck"):
-        read_spec(path)
-    path.write_text(f"{OWN}neck = [16, 8]\n", encoding="utf-8")
-    assert read_spec(path).dim == 8
+NOT_STEMS = ("[8, 8, 8, 8, 24]", "[8, 16, 23]", '[8, 16, "24"]', "[8, 0, 24]")
+NOT_NECKS = ("[0, 8]", '["8"]', "8")
 
 
-@pytest.mark.parametrize("stem", ["[8, 8, 8, 8, 24]", "[8, 16, 23]", '[8, 16, "24"]', "[8, 0, 24]"])
-def test_a_stem_that_does_not_make_the_patches_is_refused(tmp_path, stem):
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [(f"stem = {stem}", "stem must end with width") for stem in NOT_STEMS]
+    + [(f"neck = {n}", "neck") for n in NOT_NECKS],
+)
+def test_a_stem_that_does_not_make_the_patches_and_a_neck_without_widths_are_refused(tmp_path, line, error):
     path = tmp_path / "mine.toml"
-    path.write_text(f"{OWN}stem = {stem}\n", encoding="utf-8")
-    with pytest.raises(BadInput, match="stem must end with width"):
+    path.write_text(f"{OWN}{line}\n", encoding="utf-8")
+    with pytest.raises(BadInput, match=error):
         read_spec(path)
-    path.write_text(f"{OWN}stem = [8, 16, 24]\n", encoding="utf-8")
-    assert read_spec(path).network.stem == (8, 16, 24)
+
+
+def test_stem_and_neck_are_read_from_a_description(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(f"{OWN}stem = [8, 16, 24]\nneck = [16, 8]\n", encoding="utf-8")
+    found = read_spec(path)
+    assert found.network.stem == (8, 16, 24)
+    assert found.dim == 8

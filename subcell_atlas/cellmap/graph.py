@@ -24,8 +24,8 @@ def neighbor_graph(vectors: np.ndarray, *, k: int, weights: str = "cosine") -> s
 
     An edge stands when either end has chosen the other. It weighs the cosine, edges that are not positive being left
     out; or, with `weights="shared"`, the Jaccard index of what both ends have chosen, themselves included, after Jarvis
-    and Patrick (1973). With at most `k` rows each is linked to all others. A row of zeros is linked to
-    nothing. Raise BadInput when there is no row, and UnknownName for weights that do not exist.
+    and Patrick (1973). With at most `k` rows each is linked to all others. A row of zeros is linked to nothing. Raise
+    BadInput when there is no row, and UnknownName for weights that do not exist.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -40,9 +40,8 @@ def neighbor_graph(vectors: np.ndarray, *, k: int, weights: str = "cosine") -> s
     if k < 1:
         return sparse.csr_matrix((n, n))
     # of rows of length 1 the nearest are the most similar; none is its own neighbor
-    distance, nearest = (
-        NearestNeighbors(n_neighbors=k, algorithm="brute").fit(units[usable]).kneighbors()
-    )  # (usable, k)
+    search = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(units[usable])
+    distance, nearest = search.kneighbors()  # (usable, k)
     at = np.repeat(usable, k), usable[nearest.ravel()]
     cosine = sparse.csr_matrix((1 - distance.ravel().astype(np.float64) ** 2 / 2, at), shape=(n, n))
     graph = sparse.csr_matrix(cosine.maximum(cosine.T))
