@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from . import query
+from . import map_query, query
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import BadInput
 from .images.crops import cut_cells
+from .maps import MAIN
 from .sql import SqlSession
 from .store import Store, default_uri
 
@@ -103,9 +104,20 @@ class Atlas:
         """
         return query.compare(self._store, gene, by=by)
 
-    def map(self) -> nx.DiGraph:
-        """Return the protein map: nodes are systems with the columns of `systems`, edges go from parent to child."""
-        return query.map_graph(self._store)
+    def map(self, name: str = MAIN) -> nx.DiGraph:
+        """Return a protein map: nodes are systems with the columns of `systems`, edges go from parent to child."""
+        return query.map_graph(self._store, name)
+
+    def discoveries(self, name: str = MAIN) -> pa.Table:
+        """Return the proteins of a map's named systems that nothing known of them puts there, best first."""
+        return map_query.news(self._store, name=name)
+
+    def compare_map(self, other: str, *, name: str = MAIN, seed: int = 0) -> dict[str, Any]:
+        """Compare a map with `other`: another map of this atlas, another atlas's, or one in a file (HCX, HiDeF, edges).
+
+        Return how much of each is in the other, and the best match of each system, as the command's JSON has it.
+        """
+        return map_query.comparison_record(*map_query.compare_with(self._store, other, name=name, seed=seed))
 
     def members(self, system: str) -> pa.Table:
         """Return the proteins of a system."""

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ._version import __version__
-from .cellmap.enrichment import name_systems
 from .errors import NotBuilt, RecipeMismatch, UnknownName
+from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs
 from .profiles import (
     CELL_COLUMNS,
     CellSums,
@@ -27,45 +26,46 @@ from .profiles import (
 )
 from .recipe import Recipe
 from .runs import Run
-from .schema import TABLES
 from .store import Store
 
-__all__ = ["DEFAULT_SEED", "STAGES", "build", "write_proteins"]
+__all__ = ["DEFAULT_SEED", "STAGES", "MapSettings", "build", "write_proteins"]
 
 DEFAULT_SEED = 0
-PLACES = ("cellular_component", "complex")  # aspects of terms that say where
 FROM_CELLS = ("image", "localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # of proteins
-N_NEIGHBORS = 15  # of a protein in the neighbor graph
 
 
-def build(store: Store, stages: Sequence[str] = (), *, force: bool = False, seed: int = DEFAULT_SEED) -> list[str]:
+def build(
+    store: Store,
+    stages: Sequence[str] = (),
+    *,
+    force: bool = False,
+    seed: int = DEFAULT_SEED,
+    map_settings: MapSettings | None = None,
+) -> list[str]:
     """Bring the named stages (all when none is named) up to date, in order; return those that had to be made.
 
-    `force` makes them anew whether or not they are. Raise UnknownName, or NotBuilt when there is nothing to build from.
+    `force` makes them anew whether or not they are. `map_settings` asks for one map, and says how to
+    make it from now on. Raise UnknownName, or NotBuilt when there is nothing to build from.
     """
     for name in stages:
         if name not in STAGES:
             raise UnknownName("stage", name, STAGES)
+    if map_settings:
+        map_settings.check()
     made = []
     for name, stage in STAGES.items():
         if stages and name not in stages:
             continue
         if not stages and not stage.applies(store):
             continue
-        if not force and is_current(store, stage, seed):
-            continue
-        run = Run.start(store, kind=f"build {name}")
-        run.finish({**stage.make(store, seed), "seed": seed})
-        made.append(name)
+        for task in stage.tasks(store, map_settings):
+            if force or not task.is_current(store, seed):
+                run = Run.start(store, kind=f"build {task.name}")
+                run.finish({**task.make(store, seed), "seed": seed})
+                made.append(task.name)
     if made:
-        store.compact("profiles", "proteins", "systems", "system_edges", "system_members", "runs")
+        store.compact("profiles", "proteins", *MAP_TABLES, "runs")
     return made
-
-
-def is_current(store: Store, stage: Stage, seed: int) -> bool:
-    """Tell whether all tables of a stage are there and what they were made from is still the same."""
-    there = set(stage.outputs) <= set(store.names())
-    return there and store.metadata(stage.outputs[-1]).get("built_from") == stage.inputs(store, seed)
 
 
 def build_profiles(store: Store, seed: int) -> dict[str, int]:
@@ -155,103 +155,67 @@ def mark_of(proteins: pa.Table, vector: str) -> str:
     return hashlib.sha256(ids.encode() + vectors_of(known[vector]).tobytes()).hexdigest()[:16]
 
 
-def map_inputs(store: Store, seed: int) -> dict[str, Any]:
-    """Return what the map depends on: the proteins' pictures, what names its systems, the seed, the release."""
-    image = store.metadata("proteins").get("marks", {}).get("image")
-    named_by = {table: store.version(table) for table in ("annotations", "terms")}
-    return {"image": image, **named_by, "seed": seed, "code_version": __version__}
-
-
-def build_map(store: Store, seed: int) -> dict[str, int]:
-    """Make the systems and their places from the proteins' pictures, name them, and lay the proteins out."""
-    from .cellmap.graph import neighbor_graph
-    from .cellmap.hierarchy import HierarchyOptions, find_hierarchy
-    from .cellmap.layout import layout_proteins
-
-    built_from = map_inputs(store, seed)
-    if "image" not in store.vector_columns("proteins"):
-        raise NotBuilt("The proteins of this atlas have no picture vectors yet. Run: subcell-atlas build profiles")
-    proteins = store.read("proteins", ["protein_id", "image"], where="image IS NOT NULL")
-    ids = proteins["protein_id"].to_pylist()
-    vectors = vectors_of(proteins["image"])
-    found = find_hierarchy(neighbor_graph(vectors, k=N_NEIGHBORS), HierarchyOptions(seed=seed))
-    terms = known_terms(store)
-    where = {term for term, known in terms.items() if known.aspect in PLACES}
-    names = name_systems(found.members, annotated_rows(store, ids), preferred=where)
-    systems = []
-    for system, node in found.graph.nodes(data=True):
-        name = names.get(system)
-        row = {"system_id": system, **node, "term_id": None, "term_name": None, "p_adjusted": None}
-        if name:
-            row |= {"term_id": name.term_id, "p_adjusted": name.p_adjusted}
-            row["term_name"] = terms.get(name.term_id, Term(name.term_id, "")).name
-        systems.append(row)
-    places = layout_proteins(vectors, seed=seed)
-    columns = {"protein_id": ids, "x": pa.array(places[:, 0]), "y": pa.array(places[:, 1])}
-    write_proteins(store, pa.table(columns), anew=("x", "y"))
-    store.drop("systems")  # until it is whole again there is no map: its tables are never of two builds
-    edges = [{"parent_id": a, "child_id": b, "overlap": w} for a, b, w in found.graph.edges(data="overlap")]
-    store.write("system_edges", rows_table(edges, ["parent_id", "child_id", "overlap"]))
-    store.write("system_members", members_table(found.members, ids))
-    store.write("systems", rows_table(systems, list(TABLES["systems"])), metadata={"built_from": built_from})
-    return {"systems": len(systems), "named": len(names), "proteins": len(ids)}
-
-
-def rows_table(rows: list[dict[str, Any]], columns: Sequence[str]) -> pa.Table:
-    """Return rows as a table that has its columns even when there is no row."""
-    return pa.table({name: [row[name] for row in rows] for name in columns})
-
-
-def members_table(members: Mapping[str, np.ndarray], ids: Sequence[str]) -> pa.Table:
-    """Return which protein is in which system."""
-    systems = [system for system, rows in members.items() for _ in rows]
-    return pa.table({"system_id": systems, "protein_id": [ids[row] for rows in members.values() for row in rows]})
-
-
-def annotated_rows(store: Store, ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return, for each term, the rows of `ids` that are annotated to it."""
-    if not store.has("annotations"):
-        return {}
-    row_of = {protein: row for row, protein in enumerate(ids)}
-    annotations = store.read("annotations", ["protein_id", "term_id"])
-    rows: dict[str, set[int]] = {}
-    for protein, term in zip(*(annotations[c].to_pylist() for c in ("protein_id", "term_id")), strict=True):
-        if protein in row_of:
-            rows.setdefault(term, set()).add(row_of[protein])
-    return {term: np.array(sorted(found)) for term, found in rows.items()}
-
-
-class Term(NamedTuple):
-    """What `terms` says of one."""
-
-    name: str
-    aspect: str
-
-
-def known_terms(store: Store) -> dict[str, Term]:
-    """Return the name and aspect of each term, by its id."""
-    if not store.has("terms"):
-        return {}
-    rows = store.read("terms", ["term_id", "name", "aspect"]).to_pylist()
-    return {row["term_id"]: Term(row["name"], row["aspect"]) for row in rows}
-
-
 def as_object(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe as the JSON object that is stored with a table."""
     return dict(json.loads(recipe.to_json()))
 
 
+class ProfilesTask:
+    """Make the profiles, and what of the proteins comes from them."""
+
+    name = "profiles"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether the tables are there and the cells are the same."""
+        there = {"proteins", "profiles"} <= set(store.names())
+        return there and store.metadata("profiles").get("built_from") == profiles_inputs(store, seed)
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Make them; return what was counted."""
+        return build_profiles(store, seed)
+
+
+@dataclass(frozen=True)
+class MapTask:
+    """Make one map."""
+
+    settings: MapSettings
+
+    @property
+    def name(self) -> str:
+        """What was made: `map`, or `map NAME` of one that is not the atlas's own."""
+        return "map" if self.settings.name == MAIN else f"map {self.settings.name}"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether the map is there and what it was made from is the same."""
+        there = set(MAP_TABLES) <= set(store.names())
+        stored = known_maps(store).get(self.settings.name, {})
+        return there and stored.get("built_from") == map_inputs(store, self.settings, seed)
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Make it; return what was counted."""
+        return build_map_named(store, self.settings, seed)
+
+
+def map_tasks(store: Store, chosen: MapSettings | None) -> list[MapTask]:
+    """Return the one map that was chosen, or all that the atlas keeps, its own first."""
+    if chosen:
+        return [MapTask(chosen)]
+    settings = {MAIN: MapSettings()}
+    kept = {name: about["settings"] for name, about in known_maps(store).items()}
+    settings |= {name: MapSettings(**own) for name, own in kept.items() if own}  # a map from a file has none
+    return [MapTask(each) for each in settings.values()]
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One step of the build. The last of its `outputs`, written last, notes what they were made from."""
+    """One step of the build, of one task or several."""
 
-    outputs: tuple[str, ...]
-    inputs: Callable[[Store, int], dict[str, Any]]
-    make: Callable[[Store, int], dict[str, int]]
-    applies: Callable[[Store], bool] = lambda _: True
+    tasks: Callable[[Store, MapSettings | None], Sequence[ProfilesTask | MapTask]]
+    applies: Callable[[Store], bool]
 
 
 STAGES: dict[str, Stage] = {
-    "profiles": Stage(("proteins", "profiles"), profiles_inputs, build_profiles, applies=has_own_cells),
-    "map": Stage(("system_edges", "system_members", "systems"), map_inputs, build_map, applies=has_pictures),
+    "profiles": Stage(lambda *_: [ProfilesTask()], has_own_cells),
+    "map": Stage(map_tasks, has_pictures),
 }

@@ -18,9 +18,11 @@ from .errors import AtlasError, BadInput
 from .printing import describe, print_json, reply, show, show_map, system_record
 
 if TYPE_CHECKING:
+    from .build import MapSettings
     from .encoders import EncoderSpec
     from .encoders.encoder import Encoder
     from .recipe import Recipe
+    from .store import Store
 
 __all__ = ["ingest_command", "main"]
 
@@ -282,18 +284,93 @@ def curate_command(
         click.echo(f"Wrote {rows['written']} of {rows['all']} rows to {output}.")
 
 
+@main.command("annotate")
+@click.argument("file", type=click.Path(path_type=Path))
+@atlas_option
+@click.option("--source", metavar="NAME", help="What to call it; replaces what is so called [default: its name].")
+@click.option("--ontology", type=click.Path(path_type=Path), help="Terms of a GAF: an OBO file such as go-basic.obo.")
+@json_option
+def annotate_command(file: Path, uri: str | None, source: str | None, ontology: Path | None, as_json: bool) -> None:
+    """Add what is known of genes: GO (gaf, obo), gene sets (gmt), localizations, complexes, or a table of your own."""
+    from ingest.annotate import annotate
+
+    from .store import Store
+
+    report = annotate(Store.open(resolve(uri)), file, source=source, ontology=ontology)
+    if as_json:
+        print_json(report.as_object())
+    else:
+        click.echo("\n".join(report.lines()))
+    for note in report.notes():
+        click.echo(note, err=True)
+
+
 @main.command()
 @click.argument("stages", nargs=-1, metavar="[STAGE]…")
 @atlas_option
 @click.option("--force", is_flag=True, help="Make the stages anew even when they are up to date.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def build(stages: Sequence[str], uri: str | None, force: bool, seed: int) -> None:
-    """Bring what is derived from the cells up to date: profiles, map."""
+@click.option("--name", "map_name", metavar="NAME", help="Of the map: another one beside the atlas's own, 'main'.")
+@click.option("--vectors", type=click.Choice(["image", "sequence", "fused"]), help="Of the map [default: image].")
+@click.option("--cell-line", help="Of the map: only what was seen in this one.")
+@click.option(
+    "--method",
+    type=click.Choice(["multiresolution", "subcell", "average"]),
+    help="Of the map: communities at many resolutions [default], SubCell's recursion, or average linkage.",
+)
+@click.option("--weights", type=click.Choice(["cosine", "shared"]), help="Of the edges of the map's graph.")
+@click.option("--untested", is_flag=True, default=None, help="Keep systems that do not come back, and save the time.")
+@click.option(
+    "--layout",
+    type=click.Choice(["default", "subcell", "keep"]),
+    help="Of the overview: UMAP, SubCell's settings of it, or the places of before with new proteins among them.",
+)
+def build(stages: Sequence[str], uri: str | None, force: bool, seed: int, **map_options: Any) -> None:
+    """Bring what is derived from the cells up to date: profiles, map.
+
+    Options of the map are kept with it, and used again when it is next brought up to date.
+    """
     from .build import build as build_stages
     from .store import Store
 
-    made = build_stages(Store.open(resolve(uri)), stages, force=force, seed=seed)
+    store = Store.open(resolve(uri))
+    settings = chosen_map(stages, {key: value for key, value in map_options.items() if value is not None})
+    made = build_stages(store, stages, force=force, seed=seed, map_settings=settings)
     click.echo(f"Built: {', '.join(made)}." if made else "Everything is up to date.", err=True)
+    if any(name.split()[0] == "map" for name in made):
+        report_maps(store)
+
+
+def chosen_map(stages: Sequence[str], options: dict[str, Any]) -> MapSettings | None:
+    """Return how a map is to be made; None when nothing was said of it."""
+    from .build import MapSettings
+
+    if not options:
+        return None
+    if tuple(stages) != ("map",):
+        raise click.UsageError("These options are of the map: subcell-atlas build map …")
+    if options.pop("untested", False):
+        options["tested"] = False
+    name = options.pop("map_name", None)
+    return MapSettings(**options, **({"name": name} if name else {}))
+
+
+def report_maps(store: Store) -> None:
+    """Say what became of each map."""
+    from .map_query import map_summary
+
+    for found in map_summary(store):
+        counts, tested = found["counts"], (found["settings"] or {}).get("tested")
+        said = f"Map {found['map']}: {counts['systems'] - 1} systems of {counts['proteins']} proteins"
+        said += f", {counts['named']} of them named."
+        if tested:
+            said += f" {counts['not_trusted']} more were found and left out: they do not come back more than chance."
+        click.echo(said, err=True)
+        if found["left_out"]:
+            some = ", ".join(found["left_out"][:5]) + (", …" if len(found["left_out"]) > 5 else "")
+            click.echo(
+                f"{len(found['left_out'])} proteins are not in it; their vectors cannot be used: {some}", err=True
+            )
 
 
 @main.command()
@@ -394,32 +471,114 @@ def compare(gene: str, uri: str | None, as_json: bool, by: str) -> None:
 @click.argument("name", required=False, metavar="[GENE|SYSTEM]")
 @atlas_option
 @json_option
-def map_command(name: str | None, uri: str | None, as_json: bool) -> None:
+@click.option("--map", "map_name", default="main", show_default=True, help="Which of the atlas's maps.")
+@click.option("--news", "as_news", is_flag=True, help="Proteins where nothing known of them puts them.")
+@click.option(
+    "--against", metavar="MAP|ATLAS|FILE", help="Compare with another map of this atlas, another atlas's, or a file's."
+)
+@click.option("--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw it: .svg, .pdf or .png.")
+@click.option("--style", type=click.Choice(["circles", "icicle"]), default="circles", show_default=True)
+def map_command(
+    name: str | None, uri: str | None, as_json: bool, map_name: str, as_news: bool, against: str | None,
+    figure: Path | None, style: str,
+) -> None:  # fmt: skip
     """Show the protein map, one system of it with its members, or where a gene sits in it."""
     from . import query
-    from .errors import UnknownName
     from .store import Store
 
     store = Store.open(resolve(uri))
-    graph = query.map_graph(store)
-    if name is None:
-        show_map(graph, as_json=as_json)
-    elif name.upper() in graph:
-        name = name.upper()
-        members = query.system_members(store, name).to_pylist()
-        system = system_record(graph, name)
-        rows = [{k: row[k] for k in ("gene_symbol", "localization", "n_cells")} for row in members]
-        reply({"systems": [system], "members": members}, rows, list(rows[0]), title=describe(system), as_json=as_json)
+    if sum(map(bool, (as_news, against, figure))) > 1 or (name and (against or figure)):
+        raise click.UsageError("One question at a time: --news [SYSTEM], --against, --figure, or a GENE or SYSTEM.")
+    if figure:
+        draw(store, figure, map_name=map_name, style=style)
+    elif against:
+        show_comparison(store, against, map_name=map_name, as_json=as_json)
+    elif as_news:
+        show_news(store, name, map_name=map_name, as_json=as_json)
+    elif name is None:
+        show_map(query.map_graph(store, map_name), summary_of(store, map_name), as_json=as_json)
     else:
-        try:
-            symbol, paths = query.paths_of(store, name)
-        except UnknownName as exc:
-            raise UnknownName("gene or system", name, [*exc.known, *graph]) from None
+        show_place(store, name, map_name=map_name, as_json=as_json)
+
+
+def summary_of(store: Store, map_name: str) -> dict[str, Any]:
+    """Return what is stored of a map; empty when it was built by an older version."""
+    from .map_query import map_summary
+
+    return next((found for found in map_summary(store) if found["map"] == map_name), {})
+
+
+def draw(store: Store, path: Path, *, map_name: str, style: str) -> None:
+    """Draw a map into a file."""
+    from .cellmap.figures import write_figure
+    from .map_query import draw_map
+
+    write_figure(path, draw_map(store, name=map_name, style=style))
+    click.echo(f"Wrote {path}.", err=True)
+
+
+def show_news(store: Store, system: str | None, *, map_name: str, as_json: bool) -> None:
+    """Print the discoveries of a map, or of one system."""
+    from .map_query import news
+
+    rows = news(store, name=map_name, system=system).to_pylist()
+    columns = ["gene_symbol", "kind", "system_id", "term_name", "score", "localization"]
+    reply({"query": {"map": map_name, "system": system}, "discoveries": rows}, rows, columns, as_json=as_json)
+
+
+def show_comparison(store: Store, other: str, *, map_name: str, as_json: bool) -> None:
+    """Print how two maps compare."""
+    from .map_query import compare_with, comparison_record
+
+    record = comparison_record(*compare_with(store, other, name=map_name))
+    if as_json:
+        print_json({"query": {"map": map_name, "against": other}, **record})
+        return
+    alone = f"{record['n_only_here']} only here, {record['n_only_there']} only there"
+    click.echo(f"{record['n_common']} proteins in both; {alone}.")
+    for side, where in (("here", f"the other ({other})"), ("there", f"this map ({map_name})")):
+        found = record[side]
+        verdicts = [each["verdict"] for each in found["systems"]]
+        counts = ", ".join(f"{verdicts.count(verdict)} {verdict}" for verdict in ("shared", "partly", "new"))
+        click.echo(
+            f"Systems {side} that are in {where}: {counts}; {found['n_set_aside']} not compared. Median Jaccard index "
+            f"{found['median_jaccard']:.2f}, by chance {found['expected_jaccard']:.2f}."
+        )
+    columns = ["system", "name", "n_system", "match", "match_name", "jaccard", "p_adjusted", "verdict"]
+    show(record["here"]["systems"], columns)
+
+
+def show_place(store: Store, name: str, *, map_name: str, as_json: bool) -> None:
+    """Print one system with its members and terms, or where a gene sits."""
+    from . import query
+    from .errors import UnknownName
+    from .map_query import news, terms_of
+
+    graph = query.map_graph(store, map_name)
+    by_upper = {system.upper(): system for system in graph}
+    if name.upper() in by_upper:
+        chosen = by_upper[name.upper()]
+        members = query.system_members(store, chosen).to_pylist()
+        system, terms = system_record(graph, chosen), terms_of(store, chosen).to_pylist()
+        found = news(store, name=map_name, system=chosen).to_pylist()
         if as_json:
-            print_json({"gene_symbol": symbol, "paths": paths})
-        else:
-            for path in paths:
-                click.echo(" > ".join(describe(system_record(graph, system)) for system in path))
+            print_json({"systems": [system], "members": members, "terms": terms, "discoveries": found})
+            return
+        show(members, ["gene_symbol", "localization", "n_cells"], title=describe(system))
+        if terms:
+            show(terms[:10], ["term_name", "source", "n_shared", "n_system", "n_term", "p_adjusted", "jaccard"])
+        if found:
+            show(found, ["gene_symbol", "kind", "localization", "score"], title="Nothing known of them puts them here")
+        return
+    try:
+        symbol, paths = query.paths_of(store, name, map_name)
+    except UnknownName as exc:
+        raise UnknownName("gene or system", name, [*exc.known, *graph]) from None
+    if as_json:
+        print_json({"gene_symbol": symbol, "paths": paths})
+    else:
+        for path in paths:
+            click.echo(" > ".join(describe(system_record(graph, system)) for system in path))
 
 
 @main.command()
@@ -443,19 +602,34 @@ def sql(statement: str, uri: str | None, as_json: bool, time_limit: float, row_l
 
 @main.command("export")
 @atlas_option
-@click.option("--format", "kind", type=click.Choice(["csv", "graphml", "h5ad", "parquet"]), required=True)
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "cx2", "graphml", "h5ad", "hcx", "hidef", "newick", "parquet"]),
+    required=True,
+)
 @click.option("-o", "--output", "path", type=click.Path(path_type=Path), required=True)
 @click.option("--table", default="proteins", show_default=True, help="For csv and parquet.")
-def export_command(uri: str | None, kind: str, path: Path, table: str) -> None:
-    """Take the atlas elsewhere: a table (csv, parquet), the map (graphml), the proteins (h5ad)."""
+@click.option("--map", "map_name", default="main", show_default=True, help="For the formats of maps.")
+@click.option(
+    "--interactome",
+    metavar="UUID|FILE",
+    help="For hcx: the network of the proteins (cx2), its UUID in NDEx or its file.",
+)
+@click.option("--host", default="www.ndexbio.org", show_default=True, help="For hcx: the server of the UUID.")
+def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> None:
+    """Take the atlas elsewhere: a table (csv, parquet), the proteins (h5ad), the map (hcx, graphml, newick, hidef).
+
+    hcx is what NDEx and Cytoscape Web show as a hierarchy; cx2 is the network of the proteins that it lies in.
+    """
     from .errors import UnknownName
-    from .export import export
+    from .export import ExportOptions, export
     from .store import Store
 
     store = Store.open(resolve(uri))
-    if table not in store.names():
-        raise UnknownName("table", table, store.names())
-    export(store, path, kind=kind, table=table)
+    if options["table"] not in store.names():
+        raise UnknownName("table", options["table"], store.names())
+    export(store, path, kind=kind, options=ExportOptions(**options))
     click.echo(f"Wrote {path}.", err=True)
 
 

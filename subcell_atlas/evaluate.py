@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from .errors import NotBuilt, UnknownName
 from .evaluation.agreement import best_overlap, evaluate_map
 from .evaluation.retrieval import evaluate_retrieval
+from .maps import MAIN, map_of
 from .profiles import vectors_of
 from .runs import Run
 from .store import Store
@@ -85,11 +86,11 @@ def measure_map(store: Store, seed: int) -> dict[str, float]:
     row_of = {protein: row for row, protein in enumerate(ids)}
     members: dict[str, list[int]] = {}
     for row in store.read("system_members").to_pylist():
-        if row["protein_id"] in row_of:
+        if row["protein_id"] in row_of and map_of(row["system_id"]) == MAIN:
             members.setdefault(row["system_id"], []).append(row_of[row["protein_id"]])
     metrics: dict[str, float] = {}
     levels = {row["system_id"]: row["level"] for row in store.read("systems", ["system_id", "level"]).to_pylist()}
-    for level in sorted(set(levels.values()) - {0}):
+    for level in sorted({levels[system] for system in members} - {0}):
         of_level = {system: rows for system, rows in members.items() if levels[system] == level}
         found = evaluate_map(of_level, main, seed=seed)
         metrics |= {f"level_{level}_ami": found.ami, f"level_{level}_ami_shuffled": found.shuffled}

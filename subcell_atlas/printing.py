@@ -103,13 +103,16 @@ def describe(system: Mapping[str, Any]) -> str:
     return f"{system['system_id']} {name} ({system['size']})"
 
 
-def show_map(graph: Any, *, as_json: bool) -> None:
+def show_map(graph: Any, about: Mapping[str, Any], *, as_json: bool) -> None:
     """Print every system, as JSON or as an indented tree; one with two parents stands under both."""
     if as_json:
-        print_json({"systems": [system_record(graph, system) for system in graph]})
+        print_json({"systems": [system_record(graph, system) for system in graph], "about": about})
         return
     for line in tree_lines(graph):
         click.echo(line)
+    counts = about.get("counts", {})
+    if counts.get("not_trusted"):
+        click.echo(f"{counts['not_trusted']} more were found and left out: they do not come back more than chance.")
 
 
 def tree_lines(graph: Any, *, depth: int = 99) -> list[str]:

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from .identifiers import find_protein
+from .maps import MAIN, known_maps, map_of
 from .profiles import vectors_of
 from .recipe import Recipe
 from .store import Store, one_of, quote
@@ -245,13 +246,20 @@ def pairs_within_proteins(profiles: pa.Table, by: str) -> list[dict[str, Any]]:
     return pairs
 
 
-def map_graph(store: Store) -> nx.DiGraph:
-    """Return the protein map: nodes are systems and carry the columns of `systems`, edges parent -> child `overlap`."""
+def map_graph(store: Store, name: str = MAIN) -> nx.DiGraph:
+    """Return a protein map: nodes are systems and carry the columns of `systems`, edges parent -> child `overlap`.
+
+    Raise UnknownName when the atlas has no map of this name.
+    """
     graph = nx.DiGraph()
     for row in store.read("systems").to_pylist():
-        graph.add_node(row["system_id"], **row)
+        if map_of(row["system_id"]) == name:
+            graph.add_node(row["system_id"], **row)
+    if not graph:
+        raise UnknownName("map", name, known_maps(store))
     for row in store.read("system_edges").to_pylist():
-        graph.add_edge(row["parent_id"], row["child_id"], overlap=row["overlap"])
+        if map_of(row["parent_id"]) == name:
+            graph.add_edge(row["parent_id"], row["child_id"], overlap=row["overlap"])
     return graph
 
 
@@ -265,14 +273,14 @@ def system_members(store: Store, system: str) -> pa.Table:
     return store.read("proteins", wanted, where=one_of("protein_id", ids)).sort_by("gene_symbol")
 
 
-def paths_of(store: Store, name: str) -> tuple[str, list[list[str]]]:
+def paths_of(store: Store, name: str, map_name: str = MAIN) -> tuple[str, list[list[str]]]:
     """Return the symbol of a protein and the paths from the root to each of the smallest systems that hold it."""
+    graph = map_graph(store, map_name)
     row = protein_row(store, name)
     where = f"protein_id = {quote(row['protein_id'])}"
-    systems = store.read("system_members", ["system_id"], where=where)["system_id"].to_pylist()
-    if not systems:
-        raise NotBuilt(f"{name} has no picture vector, so it is not in the map.")
-    graph, own = map_graph(store), set(systems)
+    own = set(store.read("system_members", ["system_id"], where=where)["system_id"].to_pylist()) & set(graph)
+    if not own:
+        raise NotBuilt(f"{name} has no vector that could be mapped, so it is not in the map.")
     smallest = sorted(system for system in own if not own.intersection(graph.successors(system)))
     root = next(system for system in graph if graph.in_degree(system) == 0)
     paths: list[list[str]] = []

@@ -84,27 +84,66 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "amino_acids": pa.string(),
     },
     "systems": {
-        "system_id": pa.string(),
+        "system_id": pa.string(),  # S1; NAME:S1 in a map other than the atlas's own
+        "map": pa.string(),  # main, or the name of another
         "level": pa.int32(),  # 0: the root, which holds every protein of the map
         "resolution": pa.float32(),
         "persistence": pa.int32(),  # at how many of the resolutions the system was found again
         "size": pa.int32(),
+        "stability": pa.float32(),  # mean Jaccard index with what comes back when the data are partitioned again
+        "null_p_adjusted": pa.float64(),  # how often groups of vectors without groups come back as much
         "term_id": pa.string(),
         "term_name": pa.string(),
-        "p_adjusted": pa.float64(),
+        "p_adjusted": pa.float64(),  # of the term that names it
     },
     "system_edges": {"parent_id": pa.string(), "child_id": pa.string(), "overlap": pa.float32()},
     "system_members": {"system_id": pa.string(), "protein_id": pa.string()},
-    "terms": {"term_id": pa.string(), "name": pa.string(), "aspect": pa.string(), "source": pa.string()},
+    # the terms that are over-represented in a system, best first; the counts are of what the source says anything about
+    "system_terms": {
+        "system_id": pa.string(),
+        "term_id": pa.string(),
+        "term_name": pa.string(),
+        "source": pa.string(),
+        "is_name": pa.bool_(),
+        "n_shared": pa.int32(),
+        "n_system": pa.int32(),
+        "n_term": pa.int32(),
+        "n_background": pa.int32(),
+        "p_value": pa.float64(),
+        "p_adjusted": pa.float64(),
+        "jaccard": pa.float32(),
+        "information_content": pa.float32(),  # bits
+        "proteins": STRINGS,  # that are in both
+    },
+    # proteins of a named system that nothing known of them puts there
+    "discoveries": {
+        "protein_id": pa.string(),
+        "system_id": pa.string(),
+        "kind": pa.string(),  # unannotated | unexpected
+        "term_id": pa.string(),
+        "term_name": pa.string(),
+        "score": pa.float32(),
+    },
+    "terms": {
+        "term_id": pa.string(),
+        "name": pa.string(),
+        "aspect": pa.string(),  # biological_process, molecular_function, cellular_component, complex, pathway, …
+        "definition": pa.string(),
+        "parents": STRINGS,  # over is_a and part_of; null where no ontology was given
+        "xrefs": STRINGS,  # ids of the same thing elsewhere, or formerly
+        "source": pa.string(),
+    },
     "annotations": {
         "protein_id": pa.string(),
         "term_id": pa.string(),
-        "evidence": pa.string(),
+        "evidence": pa.string(),  # CODE:WHO, `;` between, with what speaks for the term's descendants
+        "qualifier": pa.string(),  # located_in, main location, …; `;` between
+        "direct": pa.bool_(),  # false: it follows from an annotation to a descendant of the term
         "source": pa.string(),
     },
     "runs": {
         "run_id": pa.string(),
-        "kind": pa.string(),  # ingest | build | evaluate
+        "kind": pa.string(),  # ingest | annotate | build | evaluate
         "started": TIME,
         "finished": TIME,
         "recipe": pa.string(),  # JSON
@@ -127,6 +166,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "systems": ("system_id",),
     "system_edges": ("parent_id", "child_id"),
     "system_members": ("system_id", "protein_id"),
+    "system_terms": ("system_id", "term_id", "source"),
+    "discoveries": ("protein_id", "system_id"),
     "terms": ("term_id",),
     "annotations": ("protein_id", "term_id", "source"),
     "runs": ("run_id",),

@@ -34,6 +34,8 @@ HOW_TO_FILL = {
     "systems": "Run: subcell-atlas build map",
     "system_edges": "Run: subcell-atlas build map",
     "system_members": "Run: subcell-atlas build map",
+    "system_terms": "Run: subcell-atlas build map",
+    "discoveries": "Run: subcell-atlas build map",
 }
 
 

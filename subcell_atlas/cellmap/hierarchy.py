@@ -1,132 +1,104 @@
-"""The hierarchy of systems: communities that persist over resolutions, one inside another.
+"""The hierarchy of systems: groups of proteins that persist over resolutions, one inside another.
 
-Leiden (Traag et al., 2019; doi:10.1038/s41598-019-41695-z) is run at many resolutions. A community that comes back at
-neighboring resolutions is one system, at how many is its persistence, after HiDeF (Zheng et al., 2021;
-doi:10.1186/s13059-020-02228-4). A system lies under the smallest ones that hold it, so it may have two parents.
+A group that is found at several resolutions is one system, at how many is its persistence, after HiDeF (Zheng et al.,
+2021; doi:10.1186/s13059-020-02228-4). A system lies under the smallest ones that hold it, so it may have two parents.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import graspologic_native
 import networkx as nx
 import numpy as np
 from scipy import sparse
 
-__all__ = ["ROOT", "Hierarchy", "HierarchyOptions", "find_hierarchy"]
+from ..errors import BadInput
+from .methods import Method, MultiResolution
+from .trust import Resample, Systems, Trust, find_systems, tested
+
+__all__ = ["ROOT", "Hierarchy", "find_hierarchy", "levels"]
 
 ROOT = "S0"  # the system of all proteins
-
-
-@dataclass(frozen=True, kw_only=True)
-class HierarchyOptions:
-    """How systems are found. `seed` makes the result repeatable."""
-
-    seed: int
-    n_resolutions: int = 60
-    lowest_resolution: float = 0.1
-    min_size: int = 4
-    min_persistence: int = 4
-    same: float = 0.75  # Jaccard index from which two communities are one system
-    inside: float = 0.75  # share of a system that must lie in another to be its child
-
-    def resolutions(self, n: int) -> np.ndarray:
-        """Return the resolutions, log-spaced; the top grows with the number of proteins, to reach small complexes."""
-        return np.geomspace(self.lowest_resolution, max(10.0, n / 10), self.n_resolutions)
+RETURNING = 0.75  # share of the least persistence that a system must have in reruns too
+INSIDE = 0.75  # share of a system that must lie in another to be its child
 
 
 @dataclass(frozen=True)
 class Hierarchy:
     """A directed acyclic graph from parent to child and the members of each system.
 
-    graph: nodes carry level, resolution, persistence, size; edges carry overlap, the share of the child in the parent.
-    members: system -> indices into the rows the neighbor graph was made of, ascending.
+    graph: nodes carry level, resolution, persistence, size and, when systems were tested, stability and
+    null_p_adjusted (see `trust`), else None; edges carry overlap, the share of the child in the parent.
+    members: system -> rows of the vectors, ascending. n_dropped: systems that were found and are not trusted.
     """
 
     graph: nx.DiGraph
     members: dict[str, np.ndarray]
+    n_dropped: int = 0
 
 
-def find_hierarchy(neighbors: sparse.csr_matrix, options: HierarchyOptions) -> Hierarchy:
-    """Find the systems of a symmetric, weighted neighbor graph (n, n) and how they lie in each other."""
-    n = neighbors.shape[0]
-    communities, resolutions = find_communities(neighbors, options)
-    kept, persistence = keep_persistent(communities, options)
-    systems = communities[kept]
+def find_hierarchy(
+    vectors: np.ndarray,
+    method: Method | None = None,
+    *,
+    seed: int,
+    trust: Trust | None = None,
+    resample: Resample | None = None,
+    min_size: int = 4,
+) -> Hierarchy:
+    """Find the systems of vectors (n, dim) and how they lie in each other; the same seed gives the same hierarchy.
+
+    `method`: one of `METHODS`, multiresolution when None. With `trust` those systems are left out that do not come back
+    in reruns, or not more than groups of vectors that have none. `resample` gives the vectors of a rerun, those of
+    other cells of the same proteins. Raise BadInput when there is no vector, or one is not finite or zero.
+    """
+    chosen = method or MultiResolution()
+    vectors = np.asarray(vectors, np.float32)
+    check_vectors(vectors)
+    found = find_systems(vectors, chosen, trust, min_size=min_size, seed=seed, resample=resample)
+    if trust is None:
+        return as_hierarchy(found, len(vectors))
+    found = tested(vectors, found, chosen, trust, min_size=min_size, seed=seed, resample=resample)
+    returning = found.returns >= RETURNING * chosen.min_persistence
+    trusted = found.only(returning & (found.p_adjusted <= trust.alpha))
+    return as_hierarchy(trusted, len(vectors), n_dropped=len(found.size) - len(trusted.size))
+
+
+def check_vectors(vectors: np.ndarray) -> None:
+    """Raise BadInput when vectors (n, dim) cannot be compared."""
+    if not len(vectors):
+        raise BadInput("A map needs proteins with vectors; there are none.")
+    if bad := int((~(np.isfinite(vectors).all(axis=1) & vectors.any(axis=1))).sum()):
+        raise BadInput(f"{bad} of {len(vectors)} vectors are zero or not finite; leave them out.")
+
+
+def as_hierarchy(found: Systems, n: int, *, n_dropped: int = 0) -> Hierarchy:
+    """Return systems of `n` proteins as a graph under one root."""
     graph, members = nx.DiGraph(), {ROOT: np.arange(n)}
-    graph.add_node(ROOT, resolution=0.0, persistence=options.n_resolutions, size=n)
-    for number, (row, support) in enumerate(zip(kept, persistence, strict=True), start=1):
-        name = f"S{number}"
-        members[name] = np.sort(communities[row].indices)
-        graph.add_node(name, resolution=float(resolutions[row]), persistence=int(support), size=len(members[name]))
-    add_edges(graph, systems, options.inside)
+    graph.add_node(ROOT, resolution=0.0, persistence=None, size=n, stability=None, null_p_adjusted=None)
+    for row in range(len(found.size)):
+        name = f"S{row + 1}"
+        members[name] = np.sort(found.sets.indices[found.sets.indptr[row] : found.sets.indptr[row + 1]])
+        graph.add_node(
+            name,
+            resolution=float(found.resolution[row]),
+            persistence=int(found.persistence[row]),
+            size=len(members[name]),
+            stability=known(found.stability[row]),
+            null_p_adjusted=known(found.p_adjusted[row]),
+        )
+    add_edges(graph, found.sets)
     for name, level in levels(graph).items():
         graph.nodes[name]["level"] = level
-    return Hierarchy(graph, members)
+    return Hierarchy(graph, members, n_dropped)
 
 
-def find_communities(neighbors: sparse.csr_matrix, options: HierarchyOptions) -> tuple[sparse.csr_matrix, np.ndarray]:
-    """Return communities of all resolutions as rows (m, n) of 0 and 1, and the resolution of each (m,)."""
-    n = neighbors.shape[0]
-    indptr, indices = neighbors.indptr.astype(np.int64), neighbors.indices.astype(np.int32)
-    blocks, found_at = [], []
-    for resolution in options.resolutions(n) if neighbors.nnz else ():
-        labels = leiden(indptr, indices, neighbors.data, n=n, resolution=float(resolution), seed=options.seed)
-        membership = sparse.csr_matrix((np.ones(n, np.int32), (labels, np.arange(n))))
-        sizes = np.diff(membership.indptr)
-        rows = np.flatnonzero((sizes >= options.min_size) & (sizes < n))
-        if len(rows):
-            blocks.append(membership[rows])
-            found_at.extend([resolution] * len(rows))
-    if not blocks:
-        return sparse.csr_matrix((0, n), dtype=np.int32), np.empty(0)
-    return sparse.vstack(blocks, format="csr"), np.array(found_at)
+def known(value: float) -> float | None:
+    """Return a number; None for NaN."""
+    return None if np.isnan(value) else float(value)
 
 
-def leiden(
-    indptr: np.ndarray, indices: np.ndarray, weights: np.ndarray, *, n: int, resolution: float, seed: int
-) -> np.ndarray:
-    """Return the community (n,) of each node of a graph in CSR form; a node without edges is alone."""
-    _, community_of = graspologic_native.leiden_csr(indptr, indices, weights, n, resolution=resolution, seed=seed)
-    labels = np.arange(n) + n
-    labels[list(community_of)] = list(community_of.values())
-    return np.unique(labels, return_inverse=True)[1]
-
-
-def keep_persistent(communities: sparse.csr_matrix, options: HierarchyOptions) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of `communities` that are kept as systems, large to small, and the persistence of each.
-
-    The best supported community is kept and those like it are dropped, then the next: a chain of slowly changing
-    communities is cut at its best, not joined.
-    """
-    if communities.shape[0] == 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    alike = jaccard_at_least(communities, options.same)
-    support = np.diff(alike.indptr)
-    sizes = np.diff(communities.indptr)
-    free = np.ones(len(support), bool)
-    kept = []
-    for row in np.lexsort((np.arange(len(support)), -sizes, -support)):
-        if free[row] and support[row] >= options.min_persistence:
-            kept.append(row)
-            free[alike[row].indices] = False
-    chosen = np.array(kept, np.int64)
-    chosen = chosen[np.lexsort((chosen, -sizes[chosen]))]
-    return chosen, support[chosen].astype(np.int64)
-
-
-def jaccard_at_least(communities: sparse.csr_matrix, threshold: float) -> sparse.csr_matrix:
-    """Return a matrix (m, m) of 1 where two rows of 0 and 1 have a Jaccard index of at least `threshold`."""
-    shared = (communities @ communities.T).tocoo()
-    sizes = np.diff(communities.indptr)
-    union = sizes[shared.row] + sizes[shared.col] - shared.data
-    keep = shared.data >= threshold * union
-    ones = np.ones(int(keep.sum()), np.int32)
-    return sparse.csr_matrix((ones, (shared.row[keep], shared.col[keep])), shape=shared.shape)
-
-
-def add_edges(graph: nx.DiGraph, systems: sparse.csr_matrix, inside: float) -> None:
+def add_edges(graph: nx.DiGraph, systems: sparse.csr_matrix, inside: float = INSIDE) -> None:
     """Link each system to the smallest ones that hold it; `systems` are rows of 0 and 1 from large to small."""
     sizes = np.diff(systems.indptr)
     shared = (systems @ systems.T).tocoo()

@@ -262,7 +262,11 @@ def bar_text(graph: nx.DiGraph, system: str, *, share: float) -> str:
 
 def hover_text(node: dict[str, Any]) -> str:
     """Return the facts of a system for its place in the picture."""
-    said = [parts.plural(node["size"], "protein"), f"persistence {node['persistence']}"]
+    said = [parts.plural(node["size"], "protein")]
+    if node["level"]:
+        said.append(f"persistence {node['persistence']}")
+    if node.get("stability") is not None:
+        said.append(f"stability {node['stability']:.2f}")
     if node["p_adjusted"] is not None:
         said.append(f"p {node['p_adjusted']:.1g}")
     if node["main"]:
@@ -293,6 +297,9 @@ def facts(node: dict[str, Any]) -> str:
         said.append(f"{node['share']:.0%} in {plain(node['main'])}")
     if node["level"]:
         said.append(f"found at {parts.plural(node['persistence'], 'resolution')} (its persistence)")
+    if node.get("stability") is not None:
+        back = f"comes back with a Jaccard index of {node['stability']:.2f} when the data are partitioned again"
+        said.append(f"{back}, as groups of no structure do with p {node['null_p_adjusted']:.1g}")
     if node["term_id"]:
         p = f", adjusted p {node['p_adjusted']:.1g}" if node["p_adjusted"] is not None else ""
         term = f"Term {plain(node['term_name'] or node['term_id'])} ({plain(node['term_id'])}){p}"

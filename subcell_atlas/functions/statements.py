@@ -1,0 +1,137 @@
+"""What a file of annotations states: terms, and genes that have them, each with its evidence.
+
+Evidence is written `CODE:WHO`, such as `IDA:HPA`, wherever the file says who assigned it. What the Human Protein Atlas
+saw in its pictures is thereby kept apart: an embedding of these pictures is not to be measured by them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import BadInput
+
+__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "Gene", "Reading", "Term"]
+
+ASPECTS = {  # how files abbreviate the three aspects of the Gene Ontology
+    "P": "biological_process",
+    "F": "molecular_function",
+    "C": "cellular_component",
+    "BP": "biological_process",
+    "MF": "molecular_function",
+    "CC": "cellular_component",
+}
+
+
+class Gene(NamedTuple):
+    """A gene as a file names it, and what each name may be; a bare name may be of any kind."""
+
+    written: str
+    uniprot_accession: str | None = None
+    ensembl_id: str | None = None
+    gene_symbol: str | None = None
+
+    @classmethod
+    def bare(cls, name: str) -> Gene:
+        """Return the gene of a name of which the file does not say what kind it is."""
+        return cls(name, name, name, name)
+
+
+class Annotation(NamedTuple):
+    """The statement that a gene has a term."""
+
+    gene: Gene
+    term_id: str
+    evidence: str | None = None  # CODE:WHO
+    qualifier: str | None = None  # located_in, contributes_to, main location, …
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A place, a process, a function, a complex, a set of genes.
+
+    `parents` (over is_a and part_of) is None where the file does not tell how terms relate; `xrefs` are ids of the same
+    thing elsewhere or formerly.
+    """
+
+    term_id: str
+    name: str | None = None
+    aspect: str | None = None
+    definition: str | None = None
+    parents: tuple[str, ...] | None = None
+    xrefs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationFile:
+    """All that one file states. `skipped` counts the lines that were left out, by reason."""
+
+    source: str
+    format: str
+    terms: Mapping[str, Term]
+    rows: Sequence[Annotation]
+    skipped: Mapping[str, int]
+    date: str | None = None
+    licence: str | None = None
+
+    @property
+    def aspect(self) -> str | None:
+        """The aspect of all its terms; None when they have several, or it does not say."""
+        aspects = {term.aspect for term in self.terms.values()}
+        return aspects.pop() if len(aspects) == 1 else None
+
+    def genes(self) -> list[Gene]:
+        """Return each gene that has a term, once."""
+        return list(dict.fromkeys(row.gene for row in self.rows))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A file that is being read: where it lies, and what the atlas is to call it."""
+
+    path: Path
+    source: str
+
+
+@dataclass
+class Collector:
+    """Gathers what a file states, line by line; `date` and `licence` are set where it says so."""
+
+    date: str | None = None
+    licence: str | None = None
+    terms: dict[str, Term] = field(default_factory=dict)
+    rows: dict[Annotation, None] = field(default_factory=dict)
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def skip(self, reason: str) -> None:
+        """Count a line that is left out."""
+        self.skipped[reason] += 1
+
+    def add_term(self, term: Term) -> None:
+        """Take a term; the first line that tells of it counts."""
+        self.terms.setdefault(term.term_id, term)
+
+    def add(self, row: Annotation) -> None:
+        """Take an annotation, once."""
+        if row in self.rows:
+            self.skip("said twice")
+        self.rows[row] = None
+
+    def file(self, reading: Reading, kind: str) -> AnnotationFile:
+        """Return what was gathered. Raise BadInput when it is nothing."""
+        if not self.rows and not any(term.parents is not None for term in self.terms.values()):
+            reasons = "; ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common(3))
+            found = f"Lines left out, by reason: {reasons}." if reasons else "It has a header and nothing below it."
+            raise BadInput(f"{reading.path} ({kind}) holds no annotation that can be used.\n{found}")
+        return AnnotationFile(
+            source=reading.source,
+            format=kind,
+            terms=self.terms,
+            rows=list(self.rows),
+            skipped=dict(self.skipped),
+            date=self.date,
+            licence=self.licence,
+        )
