@@ -487,6 +487,7 @@ def map_command(
     from .store import Store
 
     store = Store.open(resolve(uri))
+    map_name = map_meant(store, name, map_name)
     if sum(map(bool, (as_news, against, figure))) > 1 or (name and (against or figure)):
         raise click.UsageError("One question at a time: --news [SYSTEM], --against, --figure, or a GENE or SYSTEM.")
     if figure:
@@ -499,6 +500,13 @@ def map_command(
         show_map(query.map_graph(store, map_name), summary_of(store, map_name), as_json=as_json)
     else:
         show_place(store, name, map_name=map_name, as_json=as_json)
+
+
+def map_meant(store: Store, name: str | None, map_name: str) -> str:
+    """Return the map that a system's name tells, such as `u2os` of `u2os:S3`; else `map_name`."""
+    from .maps import known_maps, map_of
+
+    return map_of(name) if name and ":" in name and map_of(name) in known_maps(store) else map_name
 
 
 def summary_of(store: Store, map_name: str) -> dict[str, Any]:

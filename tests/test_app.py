@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
 from subcell_atlas import query
+from subcell_atlas.build import MapSettings, build
 from subcell_atlas.pages import parts, pictures
 from subcell_atlas.store import Store
 
@@ -344,3 +346,15 @@ def test_a_thumbnail_without_known_channels_is_shown_gray(open_page, demo_atlas)
     gray = pictures.whole_view(["a", "b", "c", "d"]).picture(cells)
     assert gray.startswith(b"\x89PNG")
     assert gray != pictures.whole_view(["microtubules", "er", "nucleus", "protein"]).picture(cells)
+
+
+def test_another_map_of_the_atlas_can_be_chosen_and_has_its_address(open_page, demo_atlas, tmp_path):
+    shutil.copytree(demo_atlas, tmp_path / "copy")
+    store = Store.open(str(tmp_path / "copy"))
+    build(store, ["map"], map_settings=MapSettings(name="tree", method="average", tested=False))
+    app = open_page(store.uri, "map")
+    assert [box.options for box in app.selectbox if box.label == "Map"] == [["main", "tree"]]
+    app = open_page(store.uri, "map", system="tree:S1")
+    assert not app.exception
+    assert not app.error
+    assert any(path.split("/")[-1] == "tree:S1" for path in figure_of(app).data[0].ids)

@@ -231,3 +231,46 @@ def test_the_demonstration_encoder_says_what_it_is_every_time(tmp_path, monkeypa
     for _ in range(2):
         said = run("ingest", "images", str(manifest), "--crops", "--atlas", str(tmp_path / "a")).stderr
         assert "'demo': a demonstration encoder, not SubCell" in said
+
+
+def test_maps_are_compared_drawn_and_taken_along(tmp_path, demo_atlas):
+    shutil.copytree(demo_atlas, tmp_path / "copy")
+    here = ["--atlas", str(tmp_path / "copy")]
+    built = run("build", "map", "--name", "tree", "--method", "average", "--untested", *here)
+    assert built.exit_code == 0
+    assert "Built: map tree." in built.stderr
+    assert "Map tree: " in built.stderr
+    systems = json.loads(run("map", "--map", "tree", "--json", *here).stdout)
+    assert systems["about"]["settings"]["method"] == "average"
+    first = next(system for system in systems["systems"] if system["level"] == 1)["system_id"]
+    assert first.startswith("tree:S")
+    one = json.loads(run("map", first.lower(), "--json", *here).stdout)
+    assert one["systems"][0]["system_id"] == first
+    assert len(one["members"]) == one["systems"][0]["size"]
+    compared = json.loads(run("map", "--map", "tree", "--against", str(tmp_path / "copy"), "--json", *here).stdout)
+    assert compared["n_common"] == 40
+    assert {"verdict", "jaccard", "match"} <= set(compared["here"]["systems"][0])
+    assert isinstance(json.loads(run("map", "--news", "--json", *here).stdout)["discoveries"], list)
+    assert run("map", "--figure", str(tmp_path / "map.svg"), "--map", "tree", *here).exit_code == 0
+    for kind in ("hcx", "cx2", "newick", "hidef"):
+        done = run("export", "--format", kind, "-o", str(tmp_path / f"map.{kind}"), "--map", "tree", *here)
+        assert (done.exit_code, done.stdout) == (0, ""), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["map", "--map", "moon"], 1, "Unknown map 'moon'"),
+        (["map", "--against", "nowhere.cx2"], 1, "no map of this atlas"),
+        (["map", "--figure", "map.gif"], 1, "a picture ends in"),
+        (["map", "S1", "--against", "main"], 2, "One question at a time"),
+        (["build", "--method", "average"], 2, "These options are of the map"),
+        (["build", "map", "--weights", "shared", "--method", "subcell"], 1, "for the method multiresolution"),
+        (["export", "--format", "hcx", "-o", "x.cx2", "--map", "moon"], 1, "Unknown map 'moon'"),
+    ],
+)
+def test_what_cannot_be_done_with_a_map_is_said(arguments, code, says):
+    done = run(*arguments, code=code)
+    assert done.exit_code == code
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

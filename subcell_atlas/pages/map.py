@@ -16,8 +16,9 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
-from subcell_atlas import query
+from subcell_atlas import map_query, query
 from subcell_atlas.errors import AtlasError, UnknownName
+from subcell_atlas.maps import MAIN, known_maps, map_of
 from subcell_atlas.pages import page_file, parts, reading
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import whole_view
@@ -36,16 +37,35 @@ def show() -> None:
     """Draw the page."""
     with parts.known_problems():
         store = parts.open_store("proteins", "systems")
-        graph = reading.read_map(store)
+        name = choose_map(store)
+        graph = reading.read_map(store, name)
         proteins = reading.read_proteins(store)
-        gene = ask_place(store, graph, proteins)
-        paths = paths_of_gene(store, gene)
+        gene = ask_place(store, graph, proteins, name)
+        paths = paths_of_gene(store, gene, name)
         path = place(graph)
         show_paths(graph, gene, paths)
         breadcrumb(graph, path)
         navigator(graph, parts.colors_of(proteins), path)
         show_system(store, graph, proteins, path[-1])
         footer(store, path[-1], gene)
+
+
+def choose_map(store: Store) -> str:
+    """Return the map that the address's system is of; where the atlas has several, let a person choose."""
+    maps = list(known_maps(store)) or [MAIN]
+    wanted = map_of(st.query_params.get("system", ""))
+    name = wanted if wanted in maps else MAIN
+
+    def chosen() -> None:
+        st.session_state.pop("path", None)
+        st.query_params.pop("system", None)
+        if st.session_state["map"] != MAIN:
+            st.query_params["system"] = f"{st.session_state['map']}:S0"
+
+    if len(maps) > 1:
+        st.session_state["map"] = name
+        st.selectbox("Map", maps, key="map", on_change=chosen, width=240)
+    return name
 
 
 def go_to(*path: str) -> None:
@@ -85,7 +105,7 @@ def paths_to(graph: nx.DiGraph, system: str) -> list[tuple[str, ...]]:
     return [(*path, system) for parent in parents for path in paths_to(graph, parent)] or [(system,)]
 
 
-def ask_place(store: Store, graph: nx.DiGraph, proteins: pa.Table) -> str | None:
+def ask_place(store: Store, graph: nx.DiGraph, proteins: pa.Table, name: str) -> str | None:
     """Let a person look for a gene or a system; return the gene."""
     systems = {label(graph, system): system for system in graph}
 
@@ -96,7 +116,7 @@ def ask_place(store: Store, graph: nx.DiGraph, proteins: pa.Table) -> str | None
             go_to(systems[found])
         elif found:
             with suppress(AtlasError):  # which the page shows
-                go_to(*query.paths_of(store, found)[1][0])
+                go_to(*query.paths_of(store, found, name)[1][0])
 
     return st.selectbox(
         "Find",
@@ -113,12 +133,12 @@ def ask_place(store: Store, graph: nx.DiGraph, proteins: pa.Table) -> str | None
     )
 
 
-def paths_of_gene(store: Store, gene: str | None) -> list[list[str]]:
+def paths_of_gene(store: Store, gene: str | None, name: str) -> list[list[str]]:
     """Return where a gene sits; nothing, and why, when it is not in the map."""
     if not gene:
         return []
     try:
-        return query.paths_of(store, gene)[1]
+        return query.paths_of(store, gene, name)[1]
     except AtlasError as exc:
         st.warning(plain(exc))
         return []
@@ -280,6 +300,8 @@ def show_system(store: Store, graph: nx.DiGraph, proteins: pa.Table, system: str
     left, right = st.columns([5, 6], gap="medium")
     with left:
         st.markdown(facts(graph.nodes[system]))
+        if graph.nodes[system]["level"] == 0:
+            say_left_out(store, graph.nodes[system]["map"])
         buttons(graph, "Inside", sorted(graph.predecessors(system)), kind="parent")
         inside = sorted(graph.successors(system), key=lambda child: (-graph.nodes[child]["size"], child))
         buttons(graph, "Holds", inside, kind="child")
@@ -287,7 +309,36 @@ def show_system(store: Store, graph: nx.DiGraph, proteins: pa.Table, system: str
         name_of = dict(zip(proteins["protein_id"].to_pylist(), proteins["name"].to_pylist(), strict=True))
         names = [name_of[protein] for protein in members["protein_id"].to_pylist()]
         list_members(members, names, system)
+        show_news(store, system)
     show_cells(store, members, names)
+
+
+def say_left_out(store: Store, name: str | None) -> None:
+    """Say what was found and is not in a map."""
+    for about in map_query.map_summary(store):
+        if about["map"] != name:
+            continue
+        if n := about["counts"].get("not_trusted", 0):
+            st.caption(f"{parts.plural(n, 'more system')} left out: they do not come back more than chance.")
+        if about["left_out"]:
+            some = parts.listed(about["left_out"][:MAX_CHILDREN])
+            st.caption(f"{parts.plural(len(about['left_out']), 'protein')} left out, of vectors without use: {some}")
+
+
+def show_news(store: Store, system: str) -> None:
+    """Show the members that nothing known of them puts here."""
+    if not store.has("discoveries"):
+        return
+    rows = map_query.news(store, name=map_of(system), system=system).to_pylist()
+    if not rows:
+        return
+    with st.expander(f"{parts.plural(len(rows), 'member')} that nothing known of them puts here"):
+        for row in rows[:MAX_CHILDREN]:
+            known = parts.listed(row["localization"]) if row["localization"] else "nothing known"
+            name = plain(row["gene_symbol"] or row["protein_id"])
+            st.markdown(f"**{name}** :gray[{row['kind']}: {known}; score {row['score']:.2f}]")
+        if len(rows) > MAX_CHILDREN:
+            st.markdown(f":gray[and {len(rows) - MAX_CHILDREN} more]")
 
 
 def facts(node: dict[str, Any]) -> str:
@@ -381,16 +432,18 @@ def show_cells(store: Store, members: pa.Table, names: Sequence[str]) -> None:
 
 def footer(store: Store, system: str, gene: str | None) -> None:
     """Offer the place as Python and as a command, and say what the map rests on."""
+    own = "" if map_of(system) == MAIN else repr(map_of(system))
     python = (
         "import subcell_atlas\n\n"
         f"atlas = subcell_atlas.open_atlas({store.uri!r})\n"
-        "graph = atlas.map()  # networkx: nodes are systems, edges go from parent to child\n"
+        f"graph = atlas.map({own})  # networkx: nodes are systems, edges go from parent to child\n"
         f"graph.nodes[{system!r}], list(graph.predecessors({system!r}))\n"
         f"members = atlas.members({system!r}).to_pandas()"
     )
     command = f"subcell-atlas map {parts.shell(system)} --atlas {parts.shell(store.uri)}"
     if gene:
-        command += f"\nsubcell-atlas map {parts.shell(gene)} --atlas {parts.shell(store.uri)}"
+        of_map = "" if not own else f" --map {parts.shell(map_of(system))}"
+        command += f"\nsubcell-atlas map {parts.shell(gene)}{of_map} --atlas {parts.shell(store.uri)}"
     parts.snippets(python, command)
     parts.footer(store)
 

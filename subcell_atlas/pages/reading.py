@@ -10,6 +10,7 @@ import pyarrow as pa
 import streamlit as st
 
 from subcell_atlas import query
+from subcell_atlas.maps import MAIN
 from subcell_atlas.store import Store, quote
 
 __all__ = ["Cell", "Question", "find_hits", "read_cells", "read_map", "read_proteins", "versions"]
@@ -115,21 +116,22 @@ def _cells(
     return cells_of
 
 
-def read_map(store: Store) -> nx.DiGraph:
-    """Return the map; each system also carries `main`, the localization most of its members have, and its `share`."""
-    return _map(store.uri, versions(store, "systems", "system_edges", "system_members", "proteins"))
+def read_map(store: Store, name: str = MAIN) -> nx.DiGraph:
+    """Return a map; each system also carries `main`, the localization most of its members have, and its `share`."""
+    return _map(store.uri, name, versions(store, "systems", "system_edges", "system_members", "proteins"))
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
-def _map(uri: str, key: tuple[int, ...]) -> nx.DiGraph:
+def _map(uri: str, name: str, key: tuple[int, ...]) -> nx.DiGraph:
     del key
     store = Store.open(uri)
-    graph = query.map_graph(store)
+    graph = query.map_graph(store, name)
     proteins = store.read("proteins", ["protein_id", "localization"])
     labels_of = dict(zip(*(proteins[c].to_pylist() for c in ("protein_id", "localization")), strict=True))
     counts: dict[str, Counter[str]] = {system: Counter() for system in graph}
     for row in store.read("system_members").to_pylist():
-        counts[row["system_id"]].update(labels_of.get(row["protein_id"]) or [])
+        if row["system_id"] in counts:
+            counts[row["system_id"]].update(labels_of.get(row["protein_id"]) or [])
     for system, count in counts.items():
         label, n = min(count.items(), key=lambda item: (-item[1], item[0]), default=(None, 0))
         graph.nodes[system].update(main=label, share=n / max(graph.nodes[system]["size"], 1))
