@@ -43,9 +43,10 @@ types: $(STAMP) ## Only the types
 check: $(STAMP) ## Only the tests
 	$(BIN)/pytest
 
-bench: $(STAMP) ## Time and memory of the demo, of a first answer, and of the encoder
+bench: $(STAMP) ## Time and memory of the demo, of a first answer, of the encoder and of the map
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/map.py
 
 clean: ## Remove the environment; the atlas stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

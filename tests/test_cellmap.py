@@ -9,8 +9,9 @@ from planted import nested, recovery
 
 from subcell_atlas.cellmap.enrichment import membership
 from subcell_atlas.cellmap.graph import GraphOptions, drop_edges, neighbor_graph, unit_vectors
-from subcell_atlas.cellmap.hierarchy import ROOT, add_edges, find_hierarchy, levels
+from subcell_atlas.cellmap.hierarchy import ROOT, add_edges, find_hierarchy
 from subcell_atlas.cellmap.methods import METHODS, AverageLinkage, MultiResolution, Recursion
+from subcell_atlas.cellmap.named import levels
 from subcell_atlas.cellmap.trust import Trust
 from subcell_atlas.errors import BadInput, UnknownName
 

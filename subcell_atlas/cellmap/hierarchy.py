@@ -14,9 +14,10 @@ from scipy import sparse
 
 from ..errors import BadInput
 from .methods import Method, MultiResolution
+from .named import levels
 from .trust import Resample, Systems, Trust, find_systems, tested
 
-__all__ = ["ROOT", "Hierarchy", "find_hierarchy", "levels"]
+__all__ = ["ROOT", "Hierarchy", "find_hierarchy"]
 
 ROOT = "S0"  # the system of all proteins
 RETURNING = 0.75  # share of the least persistence that a system must have in reruns too
@@ -114,11 +115,3 @@ def add_edges(graph: nx.DiGraph, systems: sparse.csr_matrix, inside: float = INS
     for name in [name for name in graph if name != ROOT and graph.in_degree(name) == 0]:
         graph.add_edge(ROOT, name, overlap=1.0)
 
-
-def levels(graph: nx.DiGraph) -> dict[str, int]:
-    """Return each system's level: the length of the longest path from the root."""
-    level = {ROOT: 0}
-    for name in nx.topological_sort(graph):
-        for child in graph.successors(name):
-            level[child] = max(level.get(child, 0), level[name] + 1)
-    return level

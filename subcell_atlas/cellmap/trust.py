@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import false_discovery_control
 
+from .enrichment import adjust
 from .methods import Method, Sweep
 from .partitions import best_overlaps, distinct_sets, jaccard_at_least
 
@@ -185,7 +185,8 @@ def tested(
     usual = np.sort(standardized(*pool, *pool))
     mine = standardized(found.size, found.returns, found.stability, *pool)
     as_much = len(usual) - np.searchsorted(usual, mine, side="left")
-    return replace(found, p_adjusted=false_discovery_control((1 + as_much) / (1 + len(usual))))
+    p = (1 + as_much) / (1 + len(usual))
+    return replace(found, p_adjusted=adjust(p, len(p)))
 
 
 def null_systems(

@@ -301,7 +301,7 @@ def show_system(store: Store, graph: nx.DiGraph, proteins: pa.Table, system: str
     with left:
         st.markdown(facts(graph.nodes[system]))
         if graph.nodes[system]["level"] == 0:
-            say_left_out(store, graph.nodes[system]["map"])
+            say_left_out(store, map_of(system))
         buttons(graph, "Inside", sorted(graph.predecessors(system)), kind="parent")
         inside = sorted(graph.successors(system), key=lambda child: (-graph.nodes[child]["size"], child))
         buttons(graph, "Holds", inside, kind="child")
@@ -313,7 +313,7 @@ def show_system(store: Store, graph: nx.DiGraph, proteins: pa.Table, system: str
     show_cells(store, members, names)
 
 
-def say_left_out(store: Store, name: str | None) -> None:
+def say_left_out(store: Store, name: str) -> None:
     """Say what was found and is not in a map."""
     for about in map_query.map_summary(store):
         if about["map"] != name:
