@@ -266,7 +266,8 @@ def measure_real(data: Path, seed: int) -> None:
     found = run_apart(vectors, {"method": "multiresolution", "tested": True, "seed": 0})
     systems = [set(rows) for rows in found["members"]]
     print(f"\n{len(genes):,} genes by their localizations: {len(systems)} systems, {found['dropped']} left out.\n")
-    print("| | groups | mean best Jaccard index | names shuffled |\n|---|---|---|---|")
+    print("| | groups | mean best Jaccard index | shuffled | systems with a significant term | shuffled |")
+    print("|---|---|---|---|---|---|")
     shuffled = np.random.default_rng(seed).permutation(len(genes))
     for name, sets in (("GO cellular component", go_sets(data)), ("CORUM", corum_sets(data))):
         at = {gene: row for row, gene in enumerate(genes)}
@@ -274,7 +275,21 @@ def measure_real(data: Path, seed: int) -> None:
         groups = [own for own in groups if 10 <= len(own) <= 2000]
         moved = [{int(shuffled[row]) for row in own} for own in groups]
         best = [jaccard(each, systems, len(genes)).max(axis=1).mean() for each in (groups, moved)]
-        print(f"| {name} | {len(groups)} | {best[0]:.3f} | {best[1]:.3f} |")
+        explained = [count_explained(found["members"], each) for each in (groups, moved)]
+        print(f"| {name} | {len(groups)} | {best[0]:.3f} | {best[1]:.3f} | {explained[0]} | {explained[1]} |")
+
+
+def count_explained(members: list[list[int]], groups: list[set[int]]) -> int:
+    """Return how many systems have a group that is over-represented in them."""
+    import networkx as nx
+
+    from subcell_atlas.cellmap.enrichment import Source, enrich_systems
+
+    systems = {f"S{number}": np.array(rows) for number, rows in enumerate(members, start=1)}
+    graph = nx.DiGraph()
+    graph.add_nodes_from(systems)
+    terms = {str(number): np.array(sorted(group)) for number, group in enumerate(groups)}
+    return len(enrich_systems(systems, graph, [Source("groups", terms)]).significant)
 
 
 def localization_profiles(path: Path) -> tuple[list[str], np.ndarray]:

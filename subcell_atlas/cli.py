@@ -337,8 +337,8 @@ def build(stages: Sequence[str], uri: str | None, force: bool, seed: int, **map_
     settings = chosen_map(stages, {key: value for key, value in map_options.items() if value is not None})
     made = build_stages(store, stages, force=force, seed=seed, map_settings=settings)
     click.echo(f"Built: {', '.join(made)}." if made else "Everything is up to date.", err=True)
-    if any(name.split()[0] == "map" for name in made):
-        report_maps(store)
+    built = [name.removeprefix("map").strip() or "main" for name in made if name.split()[0] == "map"]
+    report_maps(store, built)
 
 
 def chosen_map(stages: Sequence[str], options: dict[str, Any]) -> MapSettings | None:
@@ -351,21 +351,30 @@ def chosen_map(stages: Sequence[str], options: dict[str, Any]) -> MapSettings | 
         raise click.UsageError("These options are of the map: subcell-atlas build map …")
     if options.pop("untested", False):
         options["tested"] = False
-    name = options.pop("map_name", None)
-    return MapSettings(**options, **({"name": name} if name else {}))
+    if "map_name" in options:
+        options["name"] = options.pop("map_name")
+    return MapSettings(**options)
 
 
-def report_maps(store: Store) -> None:
-    """Say what became of each map."""
+def report_maps(store: Store, names: Sequence[str]) -> None:
+    """Say what became of the maps of these names."""
     from .map_query import map_summary
 
     for found in map_summary(store):
+        if found["map"] not in names:
+            continue
         counts, tested = found["counts"], (found["settings"] or {}).get("tested")
         said = f"Map {found['map']}: {counts['systems'] - 1} systems of {counts['proteins']} proteins"
         said += f", {counts['named']} of them named."
-        if tested:
+        if tested and counts["not_trusted"]:
             said += f" {counts['not_trusted']} more were found and left out: they do not come back more than chance."
         click.echo(said, err=True)
+        if counts.get("named_by_id"):
+            click.echo(
+                f"{counts['named_by_id']} are named by the bare id of a term. An ontology gives terms names: "
+                "subcell-atlas annotate go-basic.obo",
+                err=True,
+            )
         if found["left_out"]:
             some = ", ".join(found["left_out"][:5]) + (", …" if len(found["left_out"]) > 5 else "")
             click.echo(
@@ -563,7 +572,8 @@ def show_place(store: Store, name: str, *, map_name: str, as_json: bool) -> None
     from .map_query import news, terms_of
 
     graph = query.map_graph(store, map_name)
-    by_upper = {system.upper(): system for system in graph}
+    by_upper = {system.rpartition(":")[2].upper(): system for system in graph}
+    by_upper |= {system.upper(): system for system in graph}
     if name.upper() in by_upper:
         chosen = by_upper[name.upper()]
         members = query.system_members(store, chosen).to_pylist()
@@ -630,6 +640,7 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 
     hcx is what NDEx and Cytoscape Web show as a hierarchy; cx2 is the network of the proteins that it lies in.
     """
+    from .cellmap.exchange import hidef_pair
     from .errors import UnknownName
     from .export import ExportOptions, export
     from .store import Store
@@ -638,7 +649,8 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
     if options["table"] not in store.names():
         raise UnknownName("table", options["table"], store.names())
     export(store, path, kind=kind, options=ExportOptions(**options))
-    click.echo(f"Wrote {path}.", err=True)
+    written = hidef_pair(path) if kind == "hidef" else [path]
+    click.echo(f"Wrote {' and '.join(map(str, written))}.", err=True)
 
 
 @main.command("evaluate")

@@ -17,6 +17,7 @@ from .cellmap.named import NamedMap
 from .errors import BadInput, UnknownName
 from .maps import MAIN, known_maps, map_of
 from .query import map_graph
+from .schema import TABLES
 from .store import Store, one_of, quote
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def about_map(store: Store, name: str) -> dict[str, Any]:
 
 def terms_of(store: Store, system: str) -> pa.Table:
     """Return the terms that are over-represented in a system, best first, with the proteins that made them so."""
+    if "system_terms" not in store.names():  # built by an older version
+        return pa.table({column: [] for column in TABLES["system_terms"]})
     found = store.read("system_terms", where=f"system_id = {quote(system)}")
     score = [row["jaccard"] * row["information_content"] for row in found.to_pylist()]
     order = sorted(range(len(score)), key=lambda i: (not found["is_name"][i].as_py(), -score[i]))
@@ -83,7 +86,7 @@ def news(store: Store, *, name: str = MAIN, system: str | None = None) -> pa.Tab
     known = map_graph(store, name)
     if system is not None and system not in known:
         raise UnknownName("system", system, known)
-    rows = store.read("discoveries").to_pylist()
+    rows = store.read("discoveries").to_pylist() if "discoveries" in store.names() else []
     rows = [row for row in rows if (row["system_id"] == system if system else map_of(row["system_id"]) == name)]
     ids = sorted({row["protein_id"] for row in rows})
     where = one_of("protein_id", ids) if ids else "false"

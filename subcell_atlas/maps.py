@@ -34,6 +34,7 @@ VECTORS = ("image", "sequence", "fused")
 PLACES = ("cellular_component", "complex", "localization")  # aspects of terms that say where
 LOCALIZATION = "localization"  # the source that the proteins' own localizations are
 MAP_TABLES = ("system_edges", "system_members", "system_terms", "discoveries", "systems")  # written in this order
+SYSTEM = re.compile(r"[Ss]\d+")
 NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
@@ -68,10 +69,9 @@ class MapSettings:
         ):
             if value not in known:
                 raise UnknownName(kind, value, known)
-        if not NAME.fullmatch(self.name):
-            raise BadInput(
-                f"{self.name!r} is no name for a map: letters, digits, '-', '_' and '.', at most 64 of them."
-            )
+        if not NAME.fullmatch(self.name) or SYSTEM.fullmatch(self.name):
+            msg = f"{self.name[:80]!r} is no name for a map: letters, digits, '-', '_' and '.', at most 64 of them"
+            raise BadInput(f"{msg}, and not S1 or the like, which is a system.")
         if self.cell_line is not None and self.vectors != "image":
             raise BadInput(
                 f"A cell line can be chosen for image vectors, not for {self.vectors}: it is about pictures."
@@ -119,6 +119,7 @@ def build_map_named(store: Store, settings: MapSettings, seed: int) -> dict[str,
         "systems": len(found.graph),
         "not_trusted": found.n_dropped,
         "named": len(meaning.enriched.names),
+        "named_by_id": sum(term_name(meaning.terms, n.term_id) == n.term_id for n in meaning.enriched.names.values()),
         "proteins": len(data.ids),
         "left_out": len(data.left_out),
         "discoveries": len(meaning.discoveries),
@@ -233,6 +234,8 @@ def map_vectors(store: Store, settings: MapSettings) -> MapVectors:
 
 def vectors_in_cell_line(store: Store, cell_line: str) -> tuple[list[str], np.ndarray]:
     """Return the proteins seen in a cell line, and the mean (n, dim) over their cells there."""
+    if "profiles" not in store.names():
+        raise NotBuilt("This atlas has no profiles of cells, so no cell line is known of its proteins.")
     known = store.read("profiles", ["cell_line"])["cell_line"].drop_null().unique().to_pylist()
     if cell_line not in known:
         raise UnknownName("cell line", cell_line, known)

@@ -46,7 +46,7 @@ def show(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, title: st
         for row in rows:
             show([{"column": name, "value": row.get(name)} for name in columns], ["column", "value"], title=title)
         return
-    table = Table(*columns, box=SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    table = Table(*columns, box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False)
     for row in rows:
         table.add_row(*(Text(brief(row.get(column))) for column in columns))
     console = Console(highlight=False)

@@ -325,3 +325,10 @@ def test_real_files_join_real_proteins(real_data, tmp_path):
         joined[report.format] = (report.identifiers.joined, report.identifiers.ambiguous)
     # counted from the two files by set operations alone
     assert joined == {"go sets": (3455, 0), "corum": (675, 0), "hpa": (2612, 3)}
+
+
+def test_names_of_terms_are_one_line_that_every_reader_can_show(store, write):
+    path = write('gene,term_id,term_name\nTOMM20,X:1,"\x1b[31mred\n<b>bold</b>\ttab"\nLMNA,X:1,\n')
+    annotate(store, path)
+    (name,) = store.read("terms", ["name"])["name"].to_pylist()
+    assert name == "[31mred <b>bold</b> tab"

@@ -247,6 +247,8 @@ def test_maps_are_compared_drawn_and_taken_along(tmp_path, demo_atlas):
     one = json.loads(run("map", first.lower(), "--json", *here).stdout)
     assert one["systems"][0]["system_id"] == first
     assert len(one["members"]) == one["systems"][0]["size"]
+    inside = json.loads(run("map", "--map", "tree", first.removeprefix("tree:"), "--json", *here).stdout)
+    assert inside["systems"][0]["system_id"] == first
     compared = json.loads(run("map", "--map", "tree", "--against", str(tmp_path / "copy"), "--json", *here).stdout)
     assert compared["n_common"] == 40
     assert {"verdict", "jaccard", "match"} <= set(compared["here"]["systems"][0])

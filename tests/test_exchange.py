@@ -227,6 +227,12 @@ def test_a_hierarchy_says_where_its_interactome_is(tmp_path, interactome, host, 
     assert attributes["ndexSchema"] == "hierarchy_v0.1"
 
 
+@pytest.mark.parametrize("interactome", ["", "not a uuid", "net.csv", "/dev/null", ".cx2"])
+def test_an_interactome_that_can_be_none_is_refused(tmp_path, interactome):
+    with pytest.raises(BadInput, match="is no network"):
+        hcx(tmp_path / "map.cx2", interactome=interactome)
+
+
 def test_the_network_says_what_made_it_and_from_what(tmp_path):
     attributes = hcx(tmp_path / "map.cx2")["networkAttributes"][0]
     assert attributes["name"] == "A map"

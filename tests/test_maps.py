@@ -141,6 +141,8 @@ def test_settings_that_do_not_go_together_are_refused(store):
         (MapSettings(method="louvain"), "method 'louvain'"),
         (MapSettings(vectors="sound"), "vectors 'sound'"),
         (MapSettings(name="a b"), "no name for a map"),
+        (MapSettings(name=""), "no name for a map"),
+        (MapSettings(name="S1"), "which is a system"),
         (MapSettings(cell_line="U-2 OS", vectors="sequence"), "about pictures"),
         (MapSettings(weights="shared", method="average"), "for the method multiresolution"),
         (MapSettings(layout="circle"), "layout 'circle'"),

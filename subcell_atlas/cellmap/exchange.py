@@ -161,6 +161,10 @@ def interactome_attributes(interactome: str | None, host: str | None) -> dict[st
         return {**found, "HCX::interactionNetworkUUID": interactome, "HCX::interactionNetworkHost": server}
     if re.match(r"https?://", interactome):
         return {**found, "HCX::interactionNetworkURL": interactome}
+    if not re.fullmatch(r"[^/\\]+\.cx2", Path(interactome).name):
+        raise BadInput(
+            f"{interactome!r} is no network: give its UUID in NDEx, its address, or the name of its .cx2 file."
+        )
     return {**found, "HCX::interactionNetworkName": Path(interactome).name}
 
 

@@ -114,4 +114,3 @@ def add_edges(graph: nx.DiGraph, systems: sparse.csr_matrix, inside: float = INS
         graph.add_edge(parent, child, overlap=overlap[parent, child])
     for name in [name for name in graph if name != ROOT and graph.in_degree(name) == 0]:
         graph.add_edge(ROOT, name, overlap=1.0)
-
