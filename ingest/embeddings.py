@@ -18,10 +18,10 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from subcell_atlas._version import __version__
-from subcell_atlas.build import write_proteins
 from subcell_atlas.errors import BadInput, RecipeMismatch, UnknownName
 from subcell_atlas.identifiers import protein_id
 from subcell_atlas.profiles import vector_array
+from subcell_atlas.proteins import write_proteins
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.runs import Run
 from subcell_atlas.schema import TABLES

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from subcell_atlas.build import write_proteins
 from subcell_atlas.images.simulated import (
     CHANNELS,
     FIELD_UM,
@@ -20,6 +19,7 @@ from subcell_atlas.images.simulated import (
     describe_cell,
     make_cell,
 )
+from subcell_atlas.proteins import write_proteins
 from subcell_atlas.store import Store, quote
 
 from .sources import Picture, digest

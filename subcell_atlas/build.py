@@ -5,33 +5,20 @@ Each stage notes, with the table it writes, the versions of the tables it read; 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-
 from .errors import NotBuilt, RecipeMismatch, UnknownName
-from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs
-from .profiles import (
-    CELL_COLUMNS,
-    CellSums,
-    merge_proteins,
-    profiles_table,
-    proteins_table,
-    vectors_of,
-)
-from .recipe import Recipe
+from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs, settings_of
+from .profiles import CELL_COLUMNS, CellSums, profiles_table, proteins_table
+from .proteins import as_object, write_proteins
 from .runs import Run
 from .store import Store
 
-__all__ = ["DEFAULT_SEED", "STAGES", "MapSettings", "build", "write_proteins"]
+__all__ = ["DEFAULT_SEED", "STAGES", "MapSettings", "build"]
 
 DEFAULT_SEED = 0
-FROM_CELLS = ("image", "localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # of proteins
 
 
 def build(
@@ -111,55 +98,6 @@ def profiles_inputs(store: Store, seed: int) -> dict[str, Any]:
     return {"cells": store.version("cells")}
 
 
-def write_proteins(
-    store: Store,
-    new: pa.Table,
-    *,
-    vector: str | None = None,
-    recipe: Recipe | None = None,
-    anew: Sequence[str] = (),
-    from_cells: bool = False,
-) -> None:
-    """Merge columns into `proteins`; with a vector column among them go its recipe and a mark of its content.
-
-    The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said; so is the
-    vector column when its recipe is another, and, when `new` was made `from_cells`, all that cells tell.
-    """
-    metadata = store.metadata("proteins")
-    recipes, marks = metadata.get("recipes", {}), metadata.get("marks", {})
-    made_from_cells = set(metadata.get("from_cells", []))
-    old = store.read("proteins") if "proteins" in store.names() else None
-    stored = store.recipe("proteins", vector) if vector else None
-    if vector is not None and (stored is None or recipe is None or stored.difference(recipe)):
-        anew = (*anew, vector)
-    if from_cells:
-        anew = (*anew, *FROM_CELLS)
-    if old is not None:
-        old = old.drop_columns([name for name in dict.fromkeys(anew) if name in old.column_names])
-        kept = [name for name in ("image", "sequence", "fused", "amino_acids") if name in old.column_names]
-        known = [old[name].is_valid().to_numpy() for name in kept]  # a row that says nothing any more goes
-        old = old.filter(pa.array(np.any(known, axis=0))) if known else old.slice(0, 0)
-    merged = merge_proteins(old, new)
-    if vector is not None:
-        marks[vector] = mark_of(merged, vector)
-        recipes[vector] = as_object(recipe) if recipe else None
-        made_from_cells = made_from_cells | {vector} if from_cells else made_from_cells - {vector}
-    metadata = {"recipes": recipes, "marks": marks, "from_cells": sorted(made_from_cells)}
-    store.write("proteins", merged, metadata=metadata)
-
-
-def mark_of(proteins: pa.Table, vector: str) -> str:
-    """Return a hash of which protein has which vector."""
-    known = proteins.filter(proteins[vector].is_valid())
-    ids = "\0".join(known["protein_id"].to_pylist())
-    return hashlib.sha256(ids.encode() + vectors_of(known[vector]).tobytes()).hexdigest()[:16]
-
-
-def as_object(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as the JSON object that is stored with a table."""
-    return dict(json.loads(recipe.to_json()))
-
-
 class ProfilesTask:
     """Make the profiles, and what of the proteins comes from them."""
 
@@ -201,10 +139,7 @@ def map_tasks(store: Store, chosen: MapSettings | None) -> list[MapTask]:
     """Return the one map that was chosen, or all that the atlas keeps, its own first."""
     if chosen:
         return [MapTask(chosen)]
-    settings = {MAIN: MapSettings()}
-    kept = {name: about["settings"] for name, about in known_maps(store).items()}
-    settings |= {name: MapSettings(**own) for name, own in kept.items() if own}  # a map from a file has none
-    return [MapTask(each) for each in settings.values()]
+    return [MapTask(settings_of(store, name)) for name in dict.fromkeys([MAIN, *known_maps(store)])]
 
 
 @dataclass(frozen=True)

@@ -363,7 +363,7 @@ def report_maps(store: Store, names: Sequence[str]) -> None:
     for found in map_summary(store):
         if found["map"] not in names:
             continue
-        counts, tested = found["counts"], (found["settings"] or {}).get("tested")
+        counts, tested = found["counts"], found["settings"]["tested"]
         said = f"Map {found['map']}: {counts['systems'] - 1} systems of {counts['proteins']} proteins"
         said += f", {counts['named']} of them named."
         if tested and counts["not_trusted"]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from .cellmap.exchange import write_hcx, write_hidef, write_interactome, write_newick
 from .errors import BadInput, MissingExtra, NotBuilt, UnknownName
 from .map_query import named_map
-from .maps import MAIN, MapSettings, known_maps, map_vectors
+from .maps import MAIN, map_vectors, settings_of
 from .profiles import vectors_of
 from .query import map_graph
 from .schema import TABLES, VECTOR
@@ -115,10 +115,7 @@ def write_network(store: Store, path: Path, options: ExportOptions) -> None:
 
     named = named_map(store, options.map_name)
     ids = sorted(set[str]().union(*named.members.values()))
-    settings = known_maps(store)[options.map_name]["settings"]
-    if settings is None:
-        raise BadInput(f"The map {options.map_name!r} came from a file: no vectors are known that link its proteins.")
-    data = map_vectors(store, MapSettings(**settings))
+    data = map_vectors(store, settings_of(store, options.map_name))
     if data.ids != ids:
         raise NotBuilt("The proteins have changed since the map was built. Run: subcell-atlas build")
     neighbors = neighbor_graph(data.vectors, GraphOptions(far=0))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,12 +23,23 @@ from .store import Store, one_of, quote
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STYLES", "compare_with", "comparison_record", "draw_map", "map_summary", "named_map", "news", "terms_of"]
+__all__ = [
+    "STYLES",
+    "colors_of",
+    "compare_with",
+    "comparison_record",
+    "draw_map",
+    "map_summary",
+    "named_map",
+    "news",
+    "terms_of",
+]
 
 NEWS_COLUMNS = (
     "protein_id", "gene_symbol", "localization", "n_cells", "system_id", "kind", "term_id", "term_name", "score",
 )  # fmt: skip
 STYLES = ("circles", "icicle")
+# Ten colours that can be told apart on light and on dark (Tableau 10); what is rarer is gray.
 PALETTE = ("#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#e15759", "#9c755f", "#ff9da7", "#86bc5a")
 
 
@@ -55,7 +66,7 @@ def named_map(store: Store, name: str = MAIN, *, by: str = "protein_id") -> Name
 def about_map(store: Store, name: str) -> dict[str, Any]:
     """Return what a map rests on, as plain values: vectors and their recipe, method, seed, counts, release."""
     about = known_maps(store).get(name, {})
-    settings = {key: value for key, value in (about.get("settings") or {}).items() if value is not None}
+    settings = {key: value for key, value in about.get("settings", {}).items() if value is not None}
     vectors = settings.get("vectors", "image")
     recipe = store.metadata("proteins").get("recipes", {}).get(vectors) or {}
     counts = {f"n_{key}": value for key, value in about.get("counts", {}).items()}
@@ -163,7 +174,7 @@ def draw_map(store: Store, *, name: str = MAIN, style: str = "circles", highligh
         raise UnknownName("style", style, STYLES)
     graph = map_graph(store, name)
     main = main_places(store, graph)
-    legend = colors_of(main)
+    legend = colors_of(main.values())
     labels = {system: label(node, system) for system, node in graph.nodes(data=True)}
     draw = draw_circles if style == "circles" else draw_icicle
     colors = {system: legend[place] for system, place in main.items() if place in legend}
@@ -186,8 +197,8 @@ def main_places(store: Store, graph: nx.DiGraph) -> dict[str, str]:
     return {system: min(counts, key=lambda place: (-counts[place], place)) for system, counts in found.items()}
 
 
-def colors_of(main: Mapping[str, str]) -> dict[str, str]:
+def colors_of(places: Iterable[str]) -> dict[str, str]:
     """Return a colour for each of the most frequent places."""
-    counts = Counter(main.values())
+    counts = Counter(places)
     ranked = sorted(counts, key=lambda place: (-counts[place], place))
     return dict(zip(ranked, PALETTE, strict=False))

@@ -19,15 +19,26 @@ from ._version import __version__
 from .cellmap.enrichment import Discovery, Enrichment, Enrichments, Source
 from .errors import BadInput, NotBuilt, UnknownName
 from .profiles import vectors_of
+from .proteins import write_proteins
 from .resampling import DRAW_COLUMNS, CellDraws
-from .schema import TABLES
-from .store import Store, quote
+from .schema import table_schema
+from .store import Store, conform, quote
 
 if TYPE_CHECKING:
     from .cellmap.hierarchy import Hierarchy
     from .cellmap.methods import Method
 
-__all__ = ["MAIN", "MAP_TABLES", "MapSettings", "build_map_named", "known_maps", "map_inputs", "map_of"]
+__all__ = [
+    "MAIN",
+    "MAP_TABLES",
+    "MapSettings",
+    "build_map_named",
+    "check_cell_line",
+    "known_maps",
+    "map_inputs",
+    "map_of",
+    "settings_of",
+]
 
 MAIN = "main"
 VECTORS = ("image", "sequence", "fused")
@@ -96,6 +107,11 @@ def map_of(system: str) -> str:
 def known_maps(store: Store) -> dict[str, dict[str, Any]]:
     """Return what is stored of each map that was built: settings, built_from, counts, left_out."""
     return dict(store.metadata("systems").get("maps", {}))
+
+
+def settings_of(store: Store, name: str) -> MapSettings:
+    """Return how a map is made: as it was built last, else as usual."""
+    return MapSettings(**known_maps(store).get(name, {}).get("settings", {"name": name}))
 
 
 def map_inputs(store: Store, settings: MapSettings, seed: int) -> dict[str, Any]:
@@ -232,13 +248,18 @@ def map_vectors(store: Store, settings: MapSettings) -> MapVectors:
     return MapVectors([name for name, good in zip(ids, usable, strict=True) if good], vectors[usable], left_out)
 
 
+def check_cell_line(store: Store, cell_line: str) -> None:
+    """Raise UnknownName when no protein was seen in `cell_line`."""
+    known = store.read("profiles", ["cell_line"])["cell_line"].drop_null().unique().to_pylist()
+    if cell_line not in known:
+        raise UnknownName("cell line", cell_line, known)
+
+
 def vectors_in_cell_line(store: Store, cell_line: str) -> tuple[list[str], np.ndarray]:
     """Return the proteins seen in a cell line, and the mean (n, dim) over their cells there."""
     if "profiles" not in store.names():
         raise NotBuilt("This atlas has no profiles of cells, so no cell line is known of its proteins.")
-    known = store.read("profiles", ["cell_line"])["cell_line"].drop_null().unique().to_pylist()
-    if cell_line not in known:
-        raise UnknownName("cell line", cell_line, known)
+    check_cell_line(store, cell_line)
     wanted = ["protein_id", "n_cells", "embedding"]
     profiles = store.read("profiles", wanted, where=f"cell_line = {quote(cell_line)}").sort_by("protein_id")
     vectors, n_cells = vectors_of(profiles["embedding"]), profiles["n_cells"].to_numpy()
@@ -332,7 +353,6 @@ def term_row(
 
 def write_places(store: Store, data: MapVectors, settings: MapSettings, *, seed: int) -> None:
     """Lay the proteins out and write where they stand; with the layout "keep" those of before stay."""
-    from .build import write_proteins
     from .cellmap.layout import layout_proteins, place_proteins
 
     if settings.layout == "keep":
@@ -362,22 +382,11 @@ def write_map(store: Store, name: str, rows: Mapping[str, list[dict[str, Any]]],
 
 def beside_others(store: Store, table: str, name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return the rows of one map after those that the table has of others."""
-    columns = list(TABLES[table])
-    new = pa.table({column: [row[column] for row in rows] for column in columns})
+    schema = table_schema(table)
+    new = pa.Table.from_pylist(list(rows), schema=schema)
     if table not in store.names():
         return new
     old = store.read(table)
     key = "parent_id" if table == "system_edges" else "system_id"
     others = old.filter(pa.array([map_of(system) != name for system in old[key].to_pylist()], pa.bool_()))
-    if not others.num_rows:
-        return new
-    new = pa.table({column: new[column].cast(TABLES[table][column]) for column in columns})
-    others = pa.table(
-        {
-            column: others[column].cast(TABLES[table][column])
-            if column in others.column_names
-            else pa.nulls(others.num_rows, TABLES[table][column])
-            for column in columns
-        }
-    )
-    return pa.concat_tables([others, new])
+    return pa.concat_tables([conform(others, schema), new])

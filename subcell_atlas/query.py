@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from .identifiers import find_protein
-from .maps import MAIN, known_maps, map_of
+from .maps import MAIN, check_cell_line, known_maps, map_of
 from .profiles import vectors_of
 from .recipe import Recipe
 from .store import Store, one_of, quote
@@ -134,13 +134,6 @@ def check_modality(store: Store, modality: str) -> None:
         raise NotBuilt(
             f"This atlas has no {modality} vectors (it has: {there or 'none'}). {fix.get(modality, '')}".rstrip()
         )
-
-
-def check_cell_line(store: Store, cell_line: str) -> None:
-    """Raise UnknownName when no protein was seen in `cell_line`."""
-    known = store.read("profiles", ["cell_line"])["cell_line"].drop_null().unique().to_pylist()
-    if cell_line not in known:
-        raise UnknownName("cell line", cell_line, known)
 
 
 def vector_of(store: Store, protein: str, *, modality: str, cell_line: str | None) -> np.ndarray:

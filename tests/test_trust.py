@@ -10,7 +10,7 @@ from scipy import sparse
 from subcell_atlas.cellmap.hierarchy import ROOT, find_hierarchy
 from subcell_atlas.cellmap.methods import METHODS, MultiResolution, Sweep
 from subcell_atlas.cellmap.partitions import best_overlaps, distinct_sets, jaccard_at_least
-from subcell_atlas.cellmap.trust import Trust, candidates, find_systems, keep_best, overlaps_with, shuffled
+from subcell_atlas.cellmap.trust import Trust, candidates, find_systems, groupless, keep_best, overlaps_with
 from subcell_atlas.cellmap.trust import tested as with_p_values
 
 FEW = Trust(reruns=5, enough=150, most_nulls=3)
@@ -78,12 +78,12 @@ def test_a_set_between_two_others_does_not_take_their_place():
 
 def test_vectors_without_groups_keep_mean_and_covariance(rng):
     vectors, *_ = nested(rng, n_large=6, n_small=10, size=40, dim=5)
-    null = shuffled(vectors, rng)
+    null = groupless(vectors)(rng)
     assert null.shape == vectors.shape
     assert np.allclose(null.mean(axis=0), vectors.mean(axis=0), atol=0.1)
     assert np.allclose(np.cov(null.T), np.cov(vectors.T), atol=0.15)
     assert not np.allclose(null, vectors, atol=0.5)
-    few = shuffled(vectors[:3], rng)  # fewer than dimensions
+    few = groupless(vectors[:3])(rng)  # fewer than dimensions
     assert np.isfinite(few).all()
     assert np.linalg.matrix_rank(few - vectors[:3].mean(axis=0), tol=1e-3) <= 2
 

@@ -13,13 +13,13 @@ import numpy as np
 from scipy import sparse
 
 from ..errors import BadInput
+from .enrichment import ROOT
 from .methods import Method, MultiResolution
 from .named import levels
 from .trust import Resample, Systems, Trust, find_systems, tested
 
 __all__ = ["ROOT", "Hierarchy", "find_hierarchy"]
 
-ROOT = "S0"  # the system of all proteins
 RETURNING = 0.75  # share of the least persistence that a system must have in reruns too
 INSIDE = 0.75  # share of a system that must lie in another to be its child
 

@@ -20,7 +20,7 @@ from .enrichment import adjust
 from .methods import Method, Sweep
 from .partitions import best_overlaps, distinct_sets, jaccard_at_least
 
-__all__ = ["Resample", "Systems", "Trust", "find_systems", "shuffled", "tested"]
+__all__ = ["Resample", "Systems", "Trust", "find_systems", "groupless", "tested"]
 
 SAME = 0.75  # Jaccard index from which two groups are one system
 THIN = 3  # every third resolution tells whether a system comes back
@@ -193,9 +193,10 @@ def null_systems(
     vectors: np.ndarray, method: Method, trust: Trust, *, min_size: int, seed: int, resample: Resample | None
 ) -> Iterator[Systems]:
     """Yield what is found in vectors without groups, made anew each time."""
+    make = groupless(vectors)
     for number in range(trust.most_nulls):
         rng = np.random.default_rng([seed, 1, number])
-        null = shuffled(vectors, rng)
+        null = make(rng)
         moved = moved_like(null, vectors, resample, rng) if resample else None
         yield find_systems(null, method, trust, min_size=min_size, seed=seed + 1000 * number, resample=moved)
 
@@ -206,8 +207,8 @@ def moved_like(null: np.ndarray, vectors: np.ndarray, resample: Resample, rng: n
     return lambda number: null + (resample(number) - vectors)[other]
 
 
-def shuffled(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return as many vectors (n, dim) float32 with the same mean and covariance and no groups.
+def groupless(vectors: np.ndarray) -> Callable[[np.random.Generator], np.ndarray]:
+    """Return what makes as many vectors (n, dim) float32 with the same mean and covariance and no groups.
 
     Each is a random mixture of the deviations of all from their mean, and so normally distributed.
     """
@@ -215,7 +216,7 @@ def shuffled(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     centred = vectors - mean
     variances, axes = np.linalg.eigh(centred.T @ centred / max(len(vectors) - 1, 1))
     scaled = (axes * np.sqrt(variances.clip(0))).astype(np.float32)
-    return rng.standard_normal(vectors.shape, np.float32) @ scaled.T + mean.astype(np.float32)
+    return lambda rng: rng.standard_normal(vectors.shape, np.float32) @ scaled.T + mean.astype(np.float32)
 
 
 def standardized(

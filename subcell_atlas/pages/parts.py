@@ -6,7 +6,6 @@ import html
 import re
 import shlex
 import string
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import streamlit as st
 
-from subcell_atlas import query
+from subcell_atlas import map_query, query
 from subcell_atlas.errors import AtlasError, AtlasNotFound
 from subcell_atlas.store import Store, default_uri
 
@@ -43,10 +42,6 @@ STYLE = """<style>
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4.25rem 1rem 1.5rem; } }
 </style>"""
 
-# Ten colours that can be told apart on light and on dark (Tableau 10); what is rarer is gray.
-PALETTE = (
-    "#4e79a7", "#f28e2b", "#59a14f", "#b07aa1", "#76b7b2", "#edc948", "#e15759", "#9c755f", "#ff9da7", "#86bc5a",
-)  # fmt: skip
 OTHER = "#a3a7ad"
 PALE = "#d4d7dc"
 MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in string.punctuation})
@@ -133,9 +128,7 @@ def footer(store: Store) -> None:
 
 def colors_of(proteins: pa.Table) -> dict[str, str]:
     """Return a colour for each of the most frequent first localizations, the same on every page; see OTHER."""
-    firsts = Counter(labels[0] for labels in proteins["localization"].to_pylist() if labels)
-    ranked = sorted(firsts, key=lambda label: (-firsts[label], label))
-    return dict(zip(ranked, PALETTE, strict=False))
+    return map_query.colors_of(labels[0] for labels in proteins["localization"].to_pylist() if labels)
 
 
 def blend(color: str, share: float) -> str:

@@ -1,0 +1,68 @@
+"""The table `proteins`, whose columns come from several makers: cells, ready-made vectors, the map, the simulation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .profiles import merge_proteins, vectors_of
+from .recipe import Recipe
+from .store import Store
+
+__all__ = ["as_object", "write_proteins"]
+
+FROM_CELLS = ("image", "localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # of proteins
+
+
+def write_proteins(
+    store: Store,
+    new: pa.Table,
+    *,
+    vector: str | None = None,
+    recipe: Recipe | None = None,
+    anew: Sequence[str] = (),
+    from_cells: bool = False,
+) -> None:
+    """Merge columns into `proteins`; with a vector column among them go its recipe and a mark of its content.
+
+    The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said; so is the
+    vector column when its recipe is another, and, when `new` was made `from_cells`, all that cells tell.
+    """
+    metadata = store.metadata("proteins")
+    recipes, marks = metadata.get("recipes", {}), metadata.get("marks", {})
+    made_from_cells = set(metadata.get("from_cells", []))
+    old = store.read("proteins") if "proteins" in store.names() else None
+    stored = store.recipe("proteins", vector) if vector else None
+    if vector is not None and (stored is None or recipe is None or stored.difference(recipe)):
+        anew = (*anew, vector)
+    if from_cells:
+        anew = (*anew, *FROM_CELLS)
+    if old is not None:
+        old = old.drop_columns([name for name in dict.fromkeys(anew) if name in old.column_names])
+        kept = [name for name in ("image", "sequence", "fused", "amino_acids") if name in old.column_names]
+        known = [old[name].is_valid().to_numpy() for name in kept]  # a row that says nothing any more goes
+        old = old.filter(pa.array(np.any(known, axis=0))) if known else old.slice(0, 0)
+    merged = merge_proteins(old, new)
+    if vector is not None:
+        marks[vector] = mark_of(merged, vector)
+        recipes[vector] = as_object(recipe) if recipe else None
+        made_from_cells = made_from_cells | {vector} if from_cells else made_from_cells - {vector}
+    metadata = {"recipes": recipes, "marks": marks, "from_cells": sorted(made_from_cells)}
+    store.write("proteins", merged, metadata=metadata)
+
+
+def mark_of(proteins: pa.Table, vector: str) -> str:
+    """Return a hash of which protein has which vector."""
+    known = proteins.filter(proteins[vector].is_valid())
+    ids = "\0".join(known["protein_id"].to_pylist())
+    return hashlib.sha256(ids.encode() + vectors_of(known[vector]).tobytes()).hexdigest()[:16]
+
+
+def as_object(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as the JSON object that is stored with a table."""
+    return dict(json.loads(recipe.to_json()))
