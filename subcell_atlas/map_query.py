@@ -54,13 +54,20 @@ def map_summary(store: Store) -> list[dict[str, Any]]:
 def named_map(store: Store, name: str = MAIN, *, by: str = "protein_id") -> NamedMap:
     """Return a map with the names of its proteins: their ids, or their symbols with `by="gene_symbol"`."""
     graph = map_graph(store, name)
-    rows = store.read("proteins", ["protein_id", "gene_symbol"]).to_pylist()
-    called = {row["protein_id"]: row[by] or row["protein_id"] for row in rows}
     members: dict[str, list[str]] = {system: [] for system in graph}
     for row in store.read("system_members").to_pylist():
         if row["system_id"] in members:
-            members[row["system_id"]].append(called.get(row["protein_id"], row["protein_id"]))
-    return NamedMap(graph, members, about_map(store, name))
+            members[row["system_id"]].append(row["protein_id"])
+    named = NamedMap(graph, members, about_map(store, name))
+    return named if by == "protein_id" else by_symbol(store, named)
+
+
+def by_symbol(store: Store, named: NamedMap) -> NamedMap:
+    """Return a map of protein ids with the symbols of its proteins, where they have one."""
+    proteins = store.read("proteins", ["protein_id", "gene_symbol"]).to_pylist()
+    symbols = {row["protein_id"]: row["gene_symbol"] or row["protein_id"] for row in proteins}
+    members = {system: [symbols.get(name, name) for name in held] for system, held in named.members.items()}
+    return NamedMap(named.graph, members, named.about)
 
 
 def about_map(store: Store, name: str) -> dict[str, Any]:
@@ -113,11 +120,17 @@ def compare_with(store: Store, other: str, *, name: str = MAIN, seed: int = 0) -
 
     Return the comparison and the two maps. Proteins are matched by id, or by symbol where that finds more of them.
     """
-    mine = {by: named_map(store, name, by=by) for by in ("protein_id", "gene_symbol")}
+    mine = by_both(store, name)
     theirs = other_map(store, other)
     shared = {by: len(proteins_in(mine[by]) & proteins_in(theirs[by])) for by in mine}
     by = max(shared, key=lambda key: shared[key])
     return compare_maps(mine[by].members, theirs[by].members, seed=seed), mine[by], theirs[by]
+
+
+def by_both(store: Store, name: str) -> dict[str, NamedMap]:
+    """Return a map with its proteins by id and by symbol."""
+    by_id = named_map(store, name)
+    return {"protein_id": by_id, "gene_symbol": by_symbol(store, by_id)}
 
 
 def other_map(store: Store, other: str) -> dict[str, NamedMap]:
@@ -125,10 +138,9 @@ def other_map(store: Store, other: str) -> dict[str, NamedMap]:
     from .cellmap.read_maps import read_map
 
     if other in known_maps(store):
-        return {by: named_map(store, other, by=by) for by in ("protein_id", "gene_symbol")}
+        return by_both(store, other)
     if "://" in other or (Path(other).is_dir() and any(Path(other).glob("*.lance"))):
-        theirs = Store.open(other)
-        return {by: named_map(theirs, by=by) for by in ("protein_id", "gene_symbol")}
+        return by_both(Store.open(other), MAIN)
     if not Path(other).exists():
         kept = ", ".join(known_maps(store))
         raise BadInput(

@@ -17,7 +17,7 @@ from scipy import sparse
 from .graph import GraphOptions, drop_edges, neighbor_graph, unit_vectors
 from .partitions import leiden
 
-__all__ = ["METHODS", "AverageLinkage", "Method", "MultiResolution", "Recursion", "Sweep"]
+__all__ = ["METHODS", "AverageLinkage", "Method", "MultiResolution", "Recursion", "Rerun", "Sweep"]
 
 STEPS = 7.9  # resolutions from one to e times as much
 
@@ -30,6 +30,15 @@ class Sweep:
     resolution: np.ndarray
 
 
+@dataclass(frozen=True)
+class Rerun:
+    """A sweep that is to see whether groups come back: of every `thin`-th resolution, without a share of the data."""
+
+    thin: int
+    dropped: float
+    rng: np.random.Generator
+
+
 class Method(Protocol):
     """A way to partition vectors; a group that is found `min_persistence` times is a system."""
 
@@ -40,10 +49,18 @@ class Method(Protocol):
     def prepare(self, vectors: np.ndarray) -> Any:
         """Return what `sweep` takes of vectors (n, dim) that are finite and not zero."""
 
-    def sweep(
-        self, prepared: Any, *, seed: int, thin: int = 1, dropped: float = 0, rng: np.random.Generator | None = None
-    ) -> Sweep:
-        """Partition at every `thin`-th resolution; with `rng`, a share `dropped` of the data is left out at random."""
+    def sweep(self, prepared: Any, *, seed: int, rerun: Rerun | None = None) -> Sweep:
+        """Partition at every resolution, or as a rerun asks."""
+
+
+def step_of(rerun: Rerun | None) -> int:
+    """Return how many resolutions to go from one to the next."""
+    return rerun.thin if rerun else 1
+
+
+def thinned(graph: sparse.csr_matrix, rerun: Rerun | None) -> sparse.csr_matrix:
+    """Return a graph without the edges that a rerun leaves out."""
+    return drop_edges(graph, rerun.dropped, rerun.rng) if rerun else graph
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,18 +80,10 @@ class MultiResolution:
         """Return the neighbor graph."""
         return neighbor_graph(vectors, self.graph)
 
-    def sweep(
-        self,
-        prepared: sparse.csr_matrix,
-        *,
-        seed: int,
-        thin: int = 1,
-        dropped: float = 0,
-        rng: np.random.Generator | None = None,
-    ) -> Sweep:
-        """Return the communities at every `thin`-th resolution, of the graph without a share of its edges."""
-        graph = prepared if rng is None else drop_edges(prepared, dropped, rng)
-        resolutions = self.resolutions(graph.shape[0])[::thin] if graph.nnz else np.empty(0)
+    def sweep(self, prepared: sparse.csr_matrix, *, seed: int, rerun: Rerun | None = None) -> Sweep:
+        """Return the communities at each resolution; a rerun leaves out edges."""
+        graph = thinned(prepared, rerun)
+        resolutions = self.resolutions(graph.shape[0])[:: step_of(rerun)] if graph.nnz else np.empty(0)
         return Sweep([leiden(graph, resolution=float(r), seed=seed) for r in resolutions], resolutions)
 
 
@@ -101,17 +110,8 @@ class Recursion:
         with np.errstate(invalid="ignore"):  # identical vectors have no variance to divide
             return PCA(n_components, svd_solver="covariance_eigh").fit_transform(np.asarray(vectors, np.float64))
 
-    def sweep(
-        self,
-        prepared: np.ndarray,
-        *,
-        seed: int,
-        thin: int = 1,
-        dropped: float = 0,
-        rng: np.random.Generator | None = None,
-    ) -> Sweep:
-        """Return the clusters of each level; `thin` has no effect, as each level begins with the one before."""
-        del thin
+    def sweep(self, prepared: np.ndarray, *, seed: int, rerun: Rerun | None = None) -> Sweep:
+        """Return the clusters of each level; a rerun leaves out edges, but no level: each begins with that before."""
         labels = [np.zeros(len(prepared), np.int64)]
         for resolution, k in zip(self.resolutions[1:], self.n_neighbors[1:], strict=True):
             finer = np.zeros(len(prepared), np.int64)
@@ -119,8 +119,7 @@ class Recursion:
                 rows = np.flatnonzero(labels[-1] == cluster)
                 own = np.zeros(len(rows), np.int64)
                 if len(rows) >= k:
-                    graph = fuzzy_graph(prepared[rows], k, seed=seed)
-                    graph = graph if rng is None else drop_edges(graph, dropped, rng)
+                    graph = thinned(fuzzy_graph(prepared[rows], k, seed=seed), rerun)
                     own = leiden(graph, resolution=resolution, seed=seed, iterations=2)
                 finer[rows] = finer.max() + 1 + own if cluster else own
             labels.append(finer)
@@ -155,30 +154,22 @@ class AverageLinkage:
         """Return vectors of length 1."""
         return unit_vectors(vectors)
 
-    def sweep(
-        self,
-        prepared: np.ndarray,
-        *,
-        seed: int,
-        thin: int = 1,
-        dropped: float = 0,
-        rng: np.random.Generator | None = None,
-    ) -> Sweep:
-        """Return the groups at every `thin`-th cut.
+    def sweep(self, prepared: np.ndarray, *, seed: int, rerun: Rerun | None = None) -> Sweep:
+        """Return the groups at each cut.
 
-        There are no edges to leave out: with `rng` the numbers of the vectors are drawn with replacement instead, as
+        There are no edges that a rerun could leave out: it draws the numbers of the vectors with replacement, as
         pvclust does (doi:10.1093/bioinformatics/btl117).
         """
         from scipy.cluster.hierarchy import fcluster, linkage
 
-        del seed, dropped  # nothing else is random
+        del seed  # nothing else is random
         n = len(prepared)
         if n < 2:
             return Sweep([], np.empty(0))
-        if rng is not None:
-            prepared = unit_vectors(prepared[:, rng.integers(0, prepared.shape[1], prepared.shape[1])])
+        if rerun:
+            prepared = unit_vectors(prepared[:, rerun.rng.integers(0, prepared.shape[1], prepared.shape[1])])
         tree = linkage(prepared, "average", metric="sqeuclidean")  # of rows of length 1: twice one minus the cosine
-        heights = np.linspace(tree[-1, 2], tree[min(n - n // 3, n - 2), 2], self.n_cuts + 1)[1::thin]
+        heights = np.linspace(tree[-1, 2], tree[min(n - n // 3, n - 2), 2], self.n_cuts + 1)[1 :: step_of(rerun)]
         labels = [np.unique(fcluster(tree, height, "distance"), return_inverse=True)[1] for height in heights]
         return Sweep(labels, 1 / (heights / 2 + 1e-9))  # the finer the higher
 

@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 
 from .enrichment import adjust
-from .methods import Method, Sweep
+from .methods import Method, Rerun, Sweep
 from .partitions import best_overlaps, distinct_sets, jaccard_at_least
 
 __all__ = ["Resample", "Systems", "Trust", "find_systems", "groupless", "tested"]
@@ -89,15 +89,15 @@ def find_systems(
     if trust is None:
         return found
 
-    def rerun(number: int) -> tuple[np.ndarray, np.ndarray]:
+    def run_again(number: int) -> tuple[np.ndarray, np.ndarray]:
         data = prepared if resample is None else method.prepare(resample(number))
-        rng = np.random.default_rng([seed, number])
-        again = method.sweep(data, seed=seed + number + 1, thin=THIN, dropped=trust.dropped, rng=rng)
+        rerun = Rerun(THIN, trust.dropped, np.random.default_rng([seed, number]))
+        again = method.sweep(data, seed=seed + number + 1, rerun=rerun)
         comeback = overlaps_with(found.sets, again)
         return comeback.returns * (len(sweep.labels) / max(len(again.labels), 1)), comeback.best
 
     with ThreadPoolExecutor(n_processors()) as pool:
-        runs = list(pool.map(rerun, range(trust.reruns)))
+        runs = list(pool.map(run_again, range(trust.reruns)))
     returns, best = (np.mean(parts, axis=0) for parts in zip(*runs, strict=True))
     return replace(found, returns=returns, stability=best)
 
