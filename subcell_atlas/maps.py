@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from ._version import __version__
-from .cellmap.enrichment import Discovery, Enrichment, Enrichments, Source
+from .cellmap.discoveries import Discovery, find_discoveries
+from .cellmap.enrichment import Enrichment, Enrichments, Source, enrich_systems
 from .errors import BadInput, NotBuilt, UnknownName
 from .profiles import vectors_of
 from .proteins import write_proteins
@@ -176,8 +177,6 @@ class Meaning(NamedTuple):
 
 def explain(store: Store, data: MapVectors, found: Hierarchy) -> Meaning:
     """Name the systems of a map, and find the proteins that nothing known of them puts there."""
-    from .cellmap.enrichment import enrich_systems, find_discoveries
-
     terms = known_terms(store)
     sources = sources_of(store, data.ids)
     preferred = {term for term, of in terms.items() if of.aspect in PLACES}

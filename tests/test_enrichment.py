@@ -10,11 +10,10 @@ import pytest
 from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
 from subcell_atlas.cellmap import enrichment
+from subcell_atlas.cellmap.discoveries import Discovery, find_discoveries
 from subcell_atlas.cellmap.enrichment import (
-    Discovery,
     Source,
     enrich_systems,
-    find_discoveries,
     hypergeometric_tail,
     membership,
     relatives_of,

@@ -14,7 +14,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from subcell_atlas.cellmap.figures import draw_circles, draw_icicle, enclose, pack, write_figure
+from subcell_atlas.cellmap.figures import draw_circles, draw_icicle, write_figure
+from subcell_atlas.cellmap.packing import enclose, pack
 from subcell_atlas.errors import BadInput, MissingExtra, UnknownName
 
 LEGEND = {"Mitochondria": "#59a14f", "Nucleoli": "#4E79A7", "Cytosol": "#f28e2b"}
