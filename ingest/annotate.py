@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from subcell_atlas.errors import BadInput, NotBuilt
-from subcell_atlas.functions.annotations import Annotation, AnnotationFile, Gene, read_annotations
-from subcell_atlas.functions.joining import ID_COLUMNS, OTHER_CASE, Joined, check_joined, join_genes
+from subcell_atlas.functions.annotations import Annotation, AnnotationFile, read_annotations
 from subcell_atlas.functions.ontology import Ontology, annotations_table, merge_terms, terms_table
+from subcell_atlas.identifiers import Gene
+from subcell_atlas.joining import ID_COLUMNS, OTHER_CASE, Joined, check_joined, join_genes
 from subcell_atlas.runs import Run
 from subcell_atlas.store import Store
 

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from .errors import BadInput, UnknownName
 
-__all__ = ["find_protein", "protein_id"]
+__all__ = ["Gene", "find_protein", "protein_id"]
 
 NAME_COLUMNS = ("protein_id", "ensembl_id", "uniprot_accession", "gene_symbol")
+
+
+class Gene(NamedTuple):
+    """A gene as a file names it, and what each name may be; a bare name may be of any kind."""
+
+    written: str
+    uniprot_accession: str | None = None
+    ensembl_id: str | None = None
+    gene_symbol: str | None = None
+
+    @classmethod
+    def bare(cls, name: str) -> Gene:
+        """Return the gene of a name of which the file does not say what kind it is."""
+        return cls(name, name, name, name)
 
 
 def protein_id(row: Mapping[str, Any]) -> str | None:

@@ -16,8 +16,9 @@ from test_annotations import HPA_HEADER, OBO, gaf
 from ingest.annotate import annotate
 from subcell_atlas.cli import main
 from subcell_atlas.errors import AtlasNotFound, BadInput, NotBuilt
-from subcell_atlas.functions.joining import Gene, join_genes
 from subcell_atlas.functions.ontology import Ontology
+from subcell_atlas.identifiers import Gene
+from subcell_atlas.joining import join_genes
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.schema import METADATA_KEY, table_schema
 from subcell_atlas.store import Store

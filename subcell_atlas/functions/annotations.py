@@ -10,11 +10,11 @@ from pathlib import Path
 from ..errors import BadInput
 from .gene_ontology import is_gaf, is_obo, read_gaf, read_obo
 from .gene_sets import is_clusters, is_gmt, is_go_sets, read_clusters, read_gmt, read_go_sets
-from .statements import Annotation, AnnotationFile, Gene, Reading, Term
+from .statements import Annotation, AnnotationFile, Reading, Term
 from .tables import is_hpa, is_pairs, is_table, missing_column, read_hpa, read_table, refuse_pairs
 from .text import read_lines
 
-__all__ = ["FORMATS", "Annotation", "AnnotationFile", "Gene", "Term", "default_source", "read_annotations"]
+__all__ = ["FORMATS", "Annotation", "AnnotationFile", "Term", "default_source", "read_annotations"]
 
 HEAD = 40  # lines that are looked at to tell what a file is
 MARKED_UP = {"<!doctype html": "a web page", "<html": "a web page", "<": "XML", "{": "JSON", "[{": "JSON"}

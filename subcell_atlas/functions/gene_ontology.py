@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import BadInput
-from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Gene, Reading, Term
+from ..identifiers import Gene
+from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Reading, Term
 
 __all__ = ["is_gaf", "is_obo", "read_gaf", "read_obo"]
 

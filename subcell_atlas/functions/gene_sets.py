@@ -10,7 +10,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from ..errors import BadInput
-from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Gene, Reading, Term
+from ..identifiers import Gene
+from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Reading, Term
 
 __all__ = ["is_clusters", "is_gmt", "is_go_sets", "read_clusters", "read_gmt", "read_go_sets"]
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BadInput
+from ..identifiers import Gene
 
-__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "Gene", "Reading", "Term"]
+__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "Reading", "Term"]
 
 ASPECTS = {  # how files abbreviate the three aspects of the Gene Ontology
     "P": "biological_process",
@@ -24,20 +25,6 @@ ASPECTS = {  # how files abbreviate the three aspects of the Gene Ontology
     "MF": "molecular_function",
     "CC": "cellular_component",
 }
-
-
-class Gene(NamedTuple):
-    """A gene as a file names it, and what each name may be; a bare name may be of any kind."""
-
-    written: str
-    uniprot_accession: str | None = None
-    ensembl_id: str | None = None
-    gene_symbol: str | None = None
-
-    @classmethod
-    def bare(cls, name: str) -> Gene:
-        """Return the gene of a name of which the file does not say what kind it is."""
-        return cls(name, name, name, name)
 
 
 class Annotation(NamedTuple):

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..errors import BadInput
-from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Gene, Reading, Term
+from ..identifiers import Gene
+from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Reading, Term
 
 __all__ = ["is_hpa", "is_pairs", "is_table", "missing_column", "read_hpa", "read_table", "refuse_pairs"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..errors import BadInput
-from .statements import Gene
+from .errors import BadInput
+from .identifiers import Gene
 
 __all__ = ["ID_COLUMNS", "Joined", "check_joined", "join_genes"]
 
