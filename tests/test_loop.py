@@ -212,11 +212,20 @@ def test_each_process_of_torchrun_takes_its_own_gpu(monkeypatch):
     assert device_of_process(None) == "cuda:3"
 
 
-def test_half_precision_gives_nearly_the_same_losses(tmp_path):
-    half = dataclasses.replace(TRAINING, optimizer=dataclasses.replace(TRAINING.optimizer, precision="bfloat16"))
-    (_, whole), (_, halved) = run(tmp_path / "float32"), run(tmp_path / "bfloat16", half)
+HALVED = dataclasses.replace(TRAINING, optimizer=dataclasses.replace(TRAINING.optimizer, precision="bfloat16"))
+
+
+def test_half_precision_gives_nearly_the_same_losses(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "fastest_precision", lambda device: "bfloat16")
+    (_, whole), (_, halved) = run(tmp_path / "float32"), run(tmp_path / "bfloat16", HALVED)
     assert float(whole[0]["loss"]) == pytest.approx(float(halved[0]["loss"]), rel=0.02)
     assert whole[0]["loss"] != halved[0]["loss"]
+
+
+def test_a_processor_without_bfloat16_trains_in_float32(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "fastest_precision", lambda device: "float32")
+    (_, whole), (_, halved) = run(tmp_path / "float32"), run(tmp_path / "bfloat16", HALVED)
+    assert without_times(whole) == without_times(halved)
 
 
 def test_worker_processes_read_the_same_batches(tmp_path):

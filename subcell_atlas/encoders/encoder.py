@@ -33,7 +33,16 @@ from .specs import (
 from .vit import LocalizationHead, SubCellNetwork
 from .weights import load_head, load_weights, seed_weights, sha256_of_file, sha256_of_state
 
-__all__ = ["FASTEST", "PRECISIONS", "RANDOM", "AttentionMaps", "Encoder", "load_encoder", "load_encoder_of"]
+__all__ = [
+    "FASTEST",
+    "PRECISIONS",
+    "RANDOM",
+    "AttentionMaps",
+    "Encoder",
+    "fastest_precision",
+    "load_encoder",
+    "load_encoder_of",
+]
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 FASTEST = "fastest"

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm import tqdm
 
+from ..encoders.encoder import fastest_precision
 from ..encoders.vit import SubCellNetwork
 from ..encoders.weights import sha256_of_state
 from ..errors import AtlasError, BadInput
@@ -151,6 +152,7 @@ class Training:
             msg = f"A batch of {self.n_crops} crops cannot be shared evenly by {processes.count} processes."
             raise BadInput(f"{msg}\nChange antibodies or cells in [batches], or the number of processes.")
         self.n_steps = config.optimizer.epochs * self.batches.steps_per_epoch
+        self.halves = config.optimizer.precision == "bfloat16" == fastest_precision(processes.device.type)
         self.begun = sha256_of_state(network)
         objective = Objective(network, config.objective, seed=config.seed)
         self.objective = objective.to(processes.device).train()
@@ -213,6 +215,8 @@ class Training:
                 f"Left out: {left_out.n_antibodies_few} antibodies of fewer than {self.config.batches.fewest_cells} "
                 f"cells, {left_out.n_cells_unknown} cells of no known antibody."
             )
+        if self.config.optimizer.precision == "bfloat16" and not self.halves:
+            lines.append("This processor does not multiply bfloat16: the training is in float32.")
         if self.step:
             lines.append(f"Going on after step {self.step} of {self.n_steps}.")
         return "\n".join(lines)
@@ -248,7 +252,7 @@ class Training:
         first, second = self.views(crops, masks)
         kept = self.kept().to(device) if self.objective.decoder else None
         numbers = [torch.from_numpy(part).to(device) for part in (labels, cells)]
-        with torch.autocast(device.type, torch.bfloat16, enabled=optimizer.precision == "bfloat16"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.halves):
             losses: dict[str, Tensor] = model(first, second, *numbers, kept)
         self.optimizer.zero_grad()
         losses["loss"].backward()  # type: ignore[no-untyped-call]
