@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ..errors import BadInput
+from .errors import BadInput
 
 __all__ = ["read_lines"]
 
@@ -34,7 +34,7 @@ def read_lines(path: Path) -> Iterator[str]:
                 number += 1
                 if len(line) > MAX_LINE:
                     msg = f"Line {number} of {path} is longer than {MAX_LINE} characters."
-                    raise BadInput(f"{msg} That is no file of annotations.")
+                    raise BadInput(f"{msg} No file that is read here has such lines.")
                 if "\0" in line:
                     raise BadInput(f"{path} is no text: there are zero bytes in line {number}.")
                 yield line.rstrip("\n")

@@ -7,8 +7,8 @@ import logging
 
 import pytest
 
+from subcell_atlas import text
 from subcell_atlas.errors import BadInput
-from subcell_atlas.functions import text
 from subcell_atlas.functions.annotations import read_annotations
 
 GAF_ROW = {

@@ -8,11 +8,12 @@ from itertools import chain
 from pathlib import Path
 
 from ..errors import BadInput
+from ..text import read_lines
+from .gene_names import is_hgnc, read_hgnc
 from .gene_ontology import is_gaf, is_obo, read_gaf, read_obo
 from .gene_sets import is_clusters, is_gmt, is_go_sets, read_clusters, read_gmt, read_go_sets
 from .statements import Annotation, AnnotationFile, Reading, Term
 from .tables import is_hpa, is_pairs, is_table, missing_column, read_hpa, read_table, refuse_pairs
-from .text import read_lines
 
 __all__ = ["FORMATS", "Annotation", "AnnotationFile", "Term", "default_source", "read_annotations"]
 
@@ -35,6 +36,7 @@ FORMATS: dict[str, Format] = {  # the first that recognizes a file reads it
     "hpa": Format(is_hpa, read_hpa, "subcellular_location.tsv of the Human Protein Atlas"),
     "pairs": Format(is_pairs, refuse_pairs, ""),
     "table": Format(is_table, read_table, "a CSV or TSV with a column of proteins and one of terms"),
+    "hgnc": Format(is_hgnc, read_hgnc, "HGNC's table of approved, previous and alias symbols"),
     "go sets": Format(is_go_sets, read_go_sets, "MuSIC's GO id, size, genes"),
     "corum": Format(is_clusters, read_clusters, "CORUM's clusters"),
     "gmt": Format(is_gmt, read_gmt, "GMT (gene sets)"),

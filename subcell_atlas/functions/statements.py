@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ..errors import BadInput
 from ..identifiers import Gene
 
-__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "Reading", "Term"]
+__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "GeneNames", "Reading", "Term"]
 
 ASPECTS = {  # how files abbreviate the three aspects of the Gene Ontology
     "P": "biological_process",
@@ -41,7 +41,7 @@ class Term:
     """A place, a process, a function, a complex, a set of genes.
 
     `parents` (over is_a and part_of) is None where the file does not tell how terms relate; `xrefs` are ids of the same
-    thing elsewhere or formerly.
+    thing elsewhere or formerly; `synonyms` other names for it.
     """
 
     term_id: str
@@ -50,17 +50,42 @@ class Term:
     definition: str | None = None
     parents: tuple[str, ...] | None = None
     xrefs: tuple[str, ...] = ()
+    synonyms: tuple[str, ...] = ()
+
+
+class GeneNames(NamedTuple):
+    """The names of a gene: its symbol, those it had before, others that are in use, and its ids elsewhere."""
+
+    symbol: str
+    previous: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    ensembl_id: str | None = None
+    uniprot_accessions: tuple[str, ...] = ()
+
+    def joined(self, other: GeneNames) -> GeneNames:
+        """Return the names of two rows of one gene."""
+        return GeneNames(
+            self.symbol,
+            tuple(dict.fromkeys([*self.previous, *other.previous])),
+            tuple(dict.fromkeys([*self.aliases, *other.aliases])),
+            self.ensembl_id or other.ensembl_id,
+            tuple(dict.fromkeys([*self.uniprot_accessions, *other.uniprot_accessions])),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationFile:
-    """All that one file states. `skipped` counts the lines that were left out, by reason."""
+    """All that one file states. `skipped` counts the lines that were left out, by reason.
+
+    `names`: of genes, where the file is about names and has no terms.
+    """
 
     source: str
     format: str
     terms: Mapping[str, Term]
     rows: Sequence[Annotation]
     skipped: Mapping[str, int]
+    names: Sequence[GeneNames] = ()
     date: str | None = None
     licence: str | None = None
 
@@ -91,6 +116,7 @@ class Collector:
     licence: str | None = None
     terms: dict[str, Term] = field(default_factory=dict)
     rows: dict[Annotation, None] = field(default_factory=dict)
+    names: dict[str, GeneNames] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str) -> None:
@@ -107,9 +133,14 @@ class Collector:
             self.skip("said twice")
         self.rows[row] = None
 
+    def add_names(self, names: GeneNames) -> None:
+        """Take the names of a gene, with those that an earlier line gave it."""
+        known = self.names.get(names.symbol)
+        self.names[names.symbol] = known.joined(names) if known else names
+
     def file(self, reading: Reading, kind: str) -> AnnotationFile:
         """Return what was gathered. Raise BadInput when it is nothing."""
-        if not self.rows and not any(term.parents is not None for term in self.terms.values()):
+        if not self.rows and not self.names and not any(term.parents is not None for term in self.terms.values()):
             reasons = "; ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common(3))
             found = f"Lines left out, by reason: {reasons}." if reasons else "It has a header and nothing below it."
             raise BadInput(f"{reading.path} ({kind}) holds no annotation that can be used.\n{found}")
@@ -119,6 +150,7 @@ class Collector:
             terms=self.terms,
             rows=list(self.rows),
             skipped=dict(self.skipped),
+            names=list(self.names.values()),
             date=self.date,
             licence=self.licence,
         )

@@ -10,7 +10,18 @@ from ..errors import BadInput
 from ..identifiers import Gene
 from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Reading, Term
 
-__all__ = ["is_hpa", "is_pairs", "is_table", "missing_column", "read_hpa", "read_table", "refuse_pairs"]
+__all__ = [
+    "columns_of",
+    "is_hpa",
+    "is_pairs",
+    "is_table",
+    "missing_column",
+    "read_hpa",
+    "read_rows",
+    "read_table",
+    "refuse_pairs",
+    "split_header",
+]
 
 HPA_COLUMNS = {"gene", "gene_name", "reliability", "main_location", "additional_location"}
 LOCATIONS = ("main location", "additional location")
