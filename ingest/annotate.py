@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,55 +13,19 @@ import pyarrow.compute as pc
 from subcell_atlas.errors import BadInput, NotBuilt
 from subcell_atlas.functions.annotations import Annotation, AnnotationFile, read_annotations
 from subcell_atlas.functions.ontology import Ontology, annotations_table, merge_terms, terms_table
-from subcell_atlas.identifiers import Gene
-from subcell_atlas.joining import ID_COLUMNS, OTHER_CASE, Joined, check_joined, join_genes
+from subcell_atlas.identifiers import NAME_COLUMNS
+from subcell_atlas.joining import OTHER_CASE, Joined, check_joined, join_genes
 from subcell_atlas.runs import Run
 from subcell_atlas.store import Store
+
+from .reports import Identifiers, Origin
+from .synonyms import NamesReport, take_names
 
 __all__ = ["Report", "annotate"]
 
 ONTOLOGY = "obo"  # the format that holds terms only
+NAMES = "hgnc"  # the format that holds names of genes only
 FOLLOWED = ("gaf", "table")  # formats that state the most special terms; sets of genes hold their descendants' already
-N_EXAMPLES = 5
-
-
-@dataclass(frozen=True)
-class Origin:
-    """A file that was read, and what it says of itself."""
-
-    file: str
-    sha256: str
-    date: str | None
-    licence: str | None
-
-
-@dataclass(frozen=True)
-class Identifiers:
-    """The genes that a file names, each once: which are proteins of the atlas, which are none or may be several."""
-
-    n: int
-    joined: int
-    joined_by: Mapping[str, int]
-    missing: int
-    missing_examples: Sequence[str]
-    ambiguous: int
-    ambiguous_examples: Sequence[str]
-
-    @classmethod
-    def of(cls, joined: Joined) -> Identifiers:
-        """Count them."""
-        missing, ambiguous = some(joined.missing), some(joined.ambiguous)
-        n_joined, n_missing, n_ambiguous = len(joined.protein_of), len(joined.missing), len(joined.ambiguous)
-        return cls(joined.n_genes, n_joined, joined.joined_by, n_missing, missing, n_ambiguous, ambiguous)
-
-    def lines(self) -> Iterator[str]:
-        """Say it in a few lines."""
-        how = ", ".join(f"{n} by {kind}" for kind, n in self.joined_by.items())
-        yield f"{self.joined} of {self.n} identifiers are proteins of this atlas ({how})."
-        if self.missing:
-            yield f"{self.missing} are not: {', '.join(self.missing_examples)}{etc(self.missing)}."
-        if self.ambiguous:
-            yield f"{self.ambiguous} may be several of them: {', '.join(self.ambiguous_examples)}{etc(self.ambiguous)}."
 
 
 @dataclass(frozen=True)
@@ -159,15 +122,20 @@ class Tables:
 NO_ROWS = annotations_table({}, Ontology(()), source="")
 
 
-def annotate(store: Store, path: Path, *, source: str | None = None, ontology: Path | None = None) -> Report:
+def annotate(
+    store: Store, path: Path, *, source: str | None = None, ontology: Path | None = None
+) -> Report | NamesReport:
     """Take what a file says of genes; what its source said before is replaced, what others say stays.
 
+    A file of names gives proteins synonyms (see `take_names`); any other one gives them terms.
     `ontology` is an OBO file, whose terms are taken as well. Annotations of a GAF and of a table of one's own are
     propagated to the ancestors of their terms, as far as the atlas knows them. Raise BadInput when a file cannot be
     used, NotBuilt when there are no proteins to annotate; then nothing is written.
     """
     file = read_annotations(path, source=source)
     above = read_ontology(ontology, path, file) if ontology else None
+    if file.format == NAMES:
+        return take_names(store, path, file)
     tables = before = Tables.read(store)
     joined, rows = Joined({}, {}, [], []), NO_ROWS
     for each in (above, file):
@@ -179,7 +147,7 @@ def annotate(store: Store, path: Path, *, source: str | None = None, ontology: P
         followed = known if file.format in FOLLOWED else Ontology(())
         rows = annotations_table(by_protein(file, joined), followed, source=file.source)
         tables = tables.with_annotations(file, rows)
-    origins = origin_of(path, file), origin_of(ontology, above) if ontology and above else None
+    origins = Origin.of(path, file), Origin.of(ontology, above) if ontology and above else None
     report = report_on(file, joined, rows, known, origins, before)
     run = Run.start(store, kind="annotate")
     tables.write(store, before)
@@ -225,6 +193,8 @@ def read_ontology(ontology: Path, path: Path, file: AnnotationFile) -> Annotatio
     """Read the ontology that goes with a file of annotations."""
     if file.format == ONTOLOGY:
         raise BadInput(f"{path} is an ontology itself; leave --ontology out.")
+    if file.format == NAMES:
+        raise BadInput(f"{path} has names of genes and no terms; leave --ontology out.")
     above = read_annotations(ontology)
     if above.format != ONTOLOGY:
         raise BadInput(f"{ontology} is no ontology but {above.format!r}. Give --ontology an OBO file, as go-basic.obo.")
@@ -233,7 +203,7 @@ def read_ontology(ontology: Path, path: Path, file: AnnotationFile) -> Annotatio
 
 def find_proteins(store: Store, file: AnnotationFile, path: Path) -> Joined:
     """Find the file's genes among the atlas's proteins."""
-    proteins = store.read("proteins", ["protein_id", *ID_COLUMNS])
+    proteins = store.read("proteins", NAME_COLUMNS)
     if not proteins.num_rows:
         raise NotBuilt(f"The atlas {store.uri!r} has no protein to annotate. Run: subcell-atlas build")
     joined = join_genes(file.genes(), proteins)
@@ -251,12 +221,6 @@ def by_protein(file: AnnotationFile, joined: Joined) -> dict[str, list[Annotatio
     return rows
 
 
-def origin_of(path: Path, file: AnnotationFile) -> Origin:
-    """Return where a file's statements come from."""
-    with path.open("rb") as content:
-        return Origin(path.name, hashlib.file_digest(content, "sha256").hexdigest(), file.date, file.licence)
-
-
 def term_ids(annotations: pa.Table) -> set[str]:
     """Return the terms that somebody has."""
     return set(pc.unique(annotations["term_id"]).to_pylist())
@@ -267,13 +231,3 @@ def is_same(old: pa.Table, new: pa.Table) -> bool:
     if set(old.column_names) != set(new.column_names) or old.num_rows != new.num_rows:
         return False
     return all(old[name].cast(new[name].type).equals(new[name]) for name in new.column_names)
-
-
-def some(genes: Sequence[Gene]) -> list[str]:
-    """Return the first few genes, as they are written."""
-    return [gene.written[:40] for gene in genes[:N_EXAMPLES]]
-
-
-def etc(n: int) -> str:
-    """Return what follows some examples of `n`."""
-    return ", …" if n > N_EXAMPLES else ""

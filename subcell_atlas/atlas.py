@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from . import map_query, query
+from . import function_query, map_query, query
 from .encoders.specs import HPA_PIXEL_SIZE_UM
-from .errors import BadInput
+from .errors import BadInput, NotBuilt, UnknownName
+from .fusion_vectors import alignment_of, stored_fusion
 from .images.crops import cut_cells
 from .maps import MAIN
+from .sequence_vectors import stored_encoder
 from .sql import SqlSession
 from .store import Store, default_uri
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     import networkx as nx
 
     from .encoders.encoder import Encoder
+    from .sequences import SequenceEncoder
 
 __all__ = ["Atlas", "open_atlas"]
 
@@ -32,11 +35,17 @@ class Atlas:
         self._store = store
         self._sql: SqlSession | None = None
         self._encoder: Encoder | None = None
+        self._sequence_encoder: SequenceEncoder | None = None
 
     @property
     def uri(self) -> str:
         """Where the atlas is."""
         return self._store.uri
+
+    @property
+    def store(self) -> Store:
+        """The tables of the atlas."""
+        return self._store
 
     def __repr__(self) -> str:
         return f"Atlas({self.uri!r}, proteins={self._store.count('proteins')}, cells={self._store.count('cells')})"
@@ -78,23 +87,63 @@ class Atlas:
         found, embedded and averaged. `weights`: the encoder's file, when the atlas was made with one that cannot be
         fetched; `encoder`: the file that describes it, when the atlas was made with one.
         """
-        recipe = query.recipe_for_pictures(self._store)
-        loaded = self._load_encoder(encoder, weights)
-        stack = np.asarray(picture)
-        if stack.ndim != 3 or len(stack) != len(loaded.spec.channels):
-            names = ", ".join(loaded.spec.channels)
-            raise BadInput(f"A picture is (C, H, W) with the channels {names}; got shape {stack.shape}.")
-        cut = cut_cells(
-            dict(zip(loaded.spec.channels, stack, strict=True)),
-            None if mask is None else np.asarray(mask, np.int32),
-            is_crop=is_crop,
-            masking=recipe.masking or "none",
-            pixel_size_um=pixel_size_um,
-            crop_um=loaded.spec.crop_um,
-            crop_px=loaded.spec.crop_px,
-        )
-        vector = query.vector_of_cells(self._store, loaded, cut.crops, cell_line=cell_line)
+        vector = self._vector_of_picture(
+            picture, pixel_size_um=pixel_size_um, mask=mask, is_crop=is_crop, cell_line=cell_line, encoder=encoder,
+            weights=weights,
+        )  # fmt: skip
         return query.similar_to_vector(self._store, vector, k=k, where=where, cell_line=cell_line)
+
+    def similar_to_sequence(
+        self, residues: str, *, k: int = 10, modality: str = "sequence", where: str | None = None
+    ) -> pa.Table:
+        """Return the `k` proteins most like a sequence that is not in the atlas, the same columns as `similar`.
+
+        modality: "sequence", or "image": the picture that such a protein is expected to give is told from the sequence
+        first; `info()["fusion"]` says how far such guesses are off.
+        """
+        vector = self._vector_of_sequence(residues)
+        if modality == "image":
+            vector = alignment_of(self._store).fill_image(vector[None])[0]
+        elif modality != "sequence":
+            raise UnknownName("modality", modality, ("sequence", "image"))
+        return query.similar_to_vector(self._store, vector, k=k, modality=modality, where=where)
+
+    def functions(
+        self,
+        *genes: str,
+        term: str | None = None,
+        sequence: str | None = None,
+        k: int = 20,
+        aspect: str | None = None,
+    ) -> pa.Table:
+        """Return what a gene may do; with `term`, which genes may do it; of several genes, what they share.
+
+        term: an id, a name, or some words; sequence: residues of a protein that is not in the atlas. Columns: rank,
+        protein_id, gene_symbol, term_id, name, aspect, probability, prior (the share of proteins that have it),
+        annotated, image, sequence, fused (each modality's probability), support (nearest neighbors that have it). Known
+        ones come first. `aspect`: of one gene, only terms of it. See `function_query` for those of several genes.
+        """
+        if sum(map(bool, (genes, term, sequence))) != 1:
+            raise BadInput(
+                "One question at a time: functions('GENE'), functions(term='…') or functions(sequence='M…')."
+            )
+        if term:
+            return function_query.genes_of_term(self._store, term, k=k)
+        if sequence:
+            vector = self._vector_of_sequence(sequence)
+            return function_query.functions_of_vectors(self._store, sequence=vector, k=k)
+        if len(genes) > 1:
+            return function_query.shared_functions(self._store, genes, k=k)
+        return function_query.functions_of_gene(self._store, genes[0], k=k, aspect=aspect)
+
+    def functions_of_image(self, picture: np.ndarray, *, k: int = 20, **options: Any) -> pa.Table:
+        """Return what the protein in a picture may do; `options` are those of `similar_to_image` about the picture."""
+        vector = self._vector_of_picture(picture, **options)
+        return function_query.functions_of_vectors(self._store, image=vector, k=k)
+
+    def find_terms(self, text: str, *, k: int = 10) -> pa.Table:
+        """Return the terms whose name, synonyms or definition fit some words, best first."""
+        return function_query.find_terms(self._store, text, k=k)
 
     def compare(self, gene: str, *, by: str = "cell_line") -> pa.Table:
         """Tell whether a protein's localization changes between its cell lines, conditions or antibodies.
@@ -138,10 +187,14 @@ class Atlas:
         return self._store.read("proteins", columns, where=where)
 
     def info(self) -> dict[str, Any]:
-        """Return the number of rows of each table and the recipe of the cells' embeddings."""
+        """Return the number of rows of each table, the recipes of the vectors, and how vectors are fused."""
         tables = {name: self._store.count(name) for name in self._store.names()}
         recipes = {name: r for name, r in self._store.metadata("proteins").get("recipes", {}).items() if r}
-        return {"uri": self.uri, "tables": tables, "recipe": query.recipe_of_cells(self._store), "recipes": recipes}
+        found = {"uri": self.uri, "tables": tables, "recipe": query.recipe_of_cells(self._store), "recipes": recipes}
+        return {
+            **found,
+            "fusion": {key: value for key, value in stored_fusion(self._store).items() if key != "built_from"},
+        }
 
     def to_anndata(self, *, modality: str = "image") -> anndata.AnnData:
         """Return the proteins as AnnData: obs their columns, X the vectors, obsm['X_umap'] the layout."""
@@ -160,6 +213,47 @@ class Atlas:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _vector_of_sequence(self, residues: str) -> np.ndarray:
+        name = stored_encoder(self._store)
+        if name is None:
+            raise NotBuilt("This atlas has no sequence vectors. Put some in: subcell-atlas ingest sequences FASTA")
+        if self._sequence_encoder is None:
+            from .sequences import load_sequence_encoder
+
+            self._sequence_encoder = load_sequence_encoder(name)
+            stored = self._store.recipe("proteins", "sequence")
+            assert stored is not None
+            stored.check_same(self._sequence_encoder.recipe(), here="this atlas", there="This encoder")
+        return next(iter(self._sequence_encoder.batches([residues.upper()])))[1][0]
+
+    def _vector_of_picture(
+        self,
+        picture: np.ndarray,
+        *,
+        pixel_size_um: float = HPA_PIXEL_SIZE_UM,
+        mask: np.ndarray | None = None,
+        is_crop: bool = True,
+        cell_line: str | None = None,
+        encoder: str | None = None,
+        weights: Sequence[str] = (),
+    ) -> np.ndarray:
+        recipe = query.recipe_for_pictures(self._store)
+        loaded = self._load_encoder(encoder, weights)
+        stack = np.asarray(picture)
+        if stack.ndim != 3 or len(stack) != len(loaded.spec.channels):
+            names = ", ".join(loaded.spec.channels)
+            raise BadInput(f"A picture is (C, H, W) with the channels {names}; got shape {stack.shape}.")
+        cut = cut_cells(
+            dict(zip(loaded.spec.channels, stack, strict=True)),
+            None if mask is None else np.asarray(mask, np.int32),
+            is_crop=is_crop,
+            masking=recipe.masking or "none",
+            pixel_size_um=pixel_size_um,
+            crop_um=loaded.spec.crop_um,
+            crop_px=loaded.spec.crop_px,
+        )
+        return query.vector_of_cells(self._store, loaded, cut.crops, cell_line=cell_line)
 
     def _load_encoder(self, encoder: str | None, weights: Sequence[str]) -> Encoder:
         if self._encoder is None or weights or encoder:

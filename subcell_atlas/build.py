@@ -10,15 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import NotBuilt, RecipeMismatch, UnknownName
+from .fusion_vectors import build_fusion, can_fuse, fusion_inputs, stored_fusion, way_of_fusion
+from .gene_functions import (
+    FUNCTION_TABLES,
+    TERM_TEXTS,
+    FunctionSettings,
+    build_functions,
+    function_inputs,
+    settings_of_functions,
+)
 from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs, settings_of
 from .profiles import CELL_COLUMNS, CellSums, profiles_table, proteins_table
 from .proteins import as_object, write_proteins
 from .runs import Run
+from .sequence_vectors import embed_sequences, has_sequences, sequences_to_embed, stored_encoder
 from .store import Store
 
-__all__ = ["DEFAULT_SEED", "STAGES", "MapSettings", "build"]
+__all__ = ["DEFAULT_SEED", "STAGES", "FunctionSettings", "MapSettings", "build"]
 
 DEFAULT_SEED = 0
+COMPOSITION = "composition"  # of `sequences`: needs no weights
 
 
 def build(
@@ -28,30 +39,37 @@ def build(
     force: bool = False,
     seed: int = DEFAULT_SEED,
     map_settings: MapSettings | None = None,
+    function_settings: FunctionSettings | None = None,
+    way_to_fuse: str | None = None,
 ) -> list[str]:
     """Bring the named stages (all when none is named) up to date, in order; return those that had to be made.
 
     `force` makes them anew whether or not they are. `map_settings` asks for one map, and says how to
-    make it from now on. Raise UnknownName, or NotBuilt when there is nothing to build from.
+    make it from now on; `function_settings` how to predict functions, `way_to_fuse` (of
+    `functions.fusion.WAYS`) how to fuse vectors. Raise UnknownName, or NotBuilt when there is nothing to build from.
     """
     for name in stages:
         if name not in STAGES:
             raise UnknownName("stage", name, STAGES)
     if map_settings:
         map_settings.check()
+    if function_settings:
+        function_settings.check()
+    choices = Choices(map_settings, function_settings, way_to_fuse)
+    store.index("terms", values=("term_id",), texts=TERM_TEXTS)  # first: stages note the version that this makes
     made = []
     for name, stage in STAGES.items():
         if stages and name not in stages:
             continue
         if not stages and not stage.applies(store):
             continue
-        for task in stage.tasks(store, map_settings):
+        for task in stage.tasks(store, choices):
             if force or not task.is_current(store, seed):
                 run = Run.start(store, kind=f"build {task.name}")
                 run.finish({**task.make(store, seed), "seed": seed})
                 made.append(task.name)
     if made:
-        store.compact("profiles", "proteins", *MAP_TABLES, "runs")
+        store.compact("profiles", "proteins", *MAP_TABLES, *FUNCTION_TABLES, "runs")
     return made
 
 
@@ -113,6 +131,58 @@ class ProfilesTask:
         return build_profiles(store, seed)
 
 
+class SequenceTask:
+    """Embed the sequences that have no vector, by what embedded the others, else by the plain stand-in."""
+
+    name = "sequence"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether every sequence has a vector."""
+        del seed
+        return not sequences_to_embed(store).num_rows
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Embed them; return what was counted."""
+        from .sequences import load_sequence_encoder
+
+        del seed
+        return {"sequences": embed_sequences(store, load_sequence_encoder(stored_encoder(store) or COMPOSITION))}
+
+
+@dataclass(frozen=True)
+class FusionTask:
+    """Fuse the vectors of pictures and sequences."""
+
+    how: str
+    name = "fusion"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether they are fused and what they were made from is the same."""
+        return bool(stored_fusion(store).get("built_from") == fusion_inputs(store, self.how, seed))
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Fuse them; return what was counted and measured."""
+        return build_fusion(store, self.how, seed)
+
+
+@dataclass(frozen=True)
+class FunctionsTask:
+    """Predict functions."""
+
+    settings: FunctionSettings
+    name = "functions"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether they are there and what they were made from is the same."""
+        there = set(FUNCTION_TABLES) <= set(store.names())
+        stored = store.metadata("functions").get("built_from")
+        return there and stored == function_inputs(store, self.settings, seed)
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Make them; return what was counted."""
+        return build_functions(store, self.settings, seed)
+
+
 @dataclass(frozen=True)
 class MapTask:
     """Make one map."""
@@ -135,22 +205,54 @@ class MapTask:
         return build_map_named(store, self.settings, seed)
 
 
-def map_tasks(store: Store, chosen: MapSettings | None) -> list[MapTask]:
+@dataclass(frozen=True)
+class Choices:
+    """How a person wants what is made; None: as it was made last."""
+
+    of_map: MapSettings | None
+    of_functions: FunctionSettings | None
+    of_fusion: str | None
+
+
+def map_tasks(store: Store, choices: Choices) -> list[MapTask]:
     """Return the one map that was chosen, or all that the atlas keeps, its own first."""
-    if chosen:
-        return [MapTask(chosen)]
+    if choices.of_map:
+        return [MapTask(choices.of_map)]
     return [MapTask(settings_of(store, name)) for name in dict.fromkeys([MAIN, *known_maps(store)])]
+
+
+def function_tasks(store: Store, choices: Choices) -> list[FunctionsTask]:
+    """Return how functions are predicted."""
+    return [FunctionsTask(choices.of_functions or settings_of_functions(store))]
+
+
+def can_embed_sequences(store: Store) -> bool:
+    """Tell whether there are sequences to embed, and it is known by what."""
+    from .sequences import SEQUENCE_ENCODERS
+
+    return has_sequences(store) and (stored_encoder(store) or COMPOSITION) in SEQUENCE_ENCODERS
+
+
+def can_predict(store: Store) -> bool:
+    """Tell whether something is known of proteins that have vectors."""
+    return store.has("annotations") and bool(store.metadata("proteins").get("marks"))
+
+
+Task = ProfilesTask | SequenceTask | FusionTask | MapTask | FunctionsTask
 
 
 @dataclass(frozen=True)
 class Stage:
     """One step of the build, of one task or several."""
 
-    tasks: Callable[[Store, MapSettings | None], Sequence[ProfilesTask | MapTask]]
+    tasks: Callable[[Store, Choices], Sequence[Task]]
     applies: Callable[[Store], bool]
 
 
 STAGES: dict[str, Stage] = {
     "profiles": Stage(lambda *_: [ProfilesTask()], has_own_cells),
+    "sequence": Stage(lambda *_: [SequenceTask()], can_embed_sequences),
+    "fusion": Stage(lambda store, choices: [FusionTask(choices.of_fusion or way_of_fusion(store))], can_fuse),
     "map": Stage(map_tasks, has_pictures),
+    "functions": Stage(function_tasks, can_predict),
 }

@@ -18,14 +18,17 @@ from .errors import AtlasError, BadInput
 from .printing import describe, print_json, reply, show, show_map, system_record
 
 if TYPE_CHECKING:
-    from .build import MapSettings
+    from .atlas import Atlas
+    from .build import FunctionSettings, MapSettings
     from .encoders import EncoderSpec
     from .encoders.encoder import Encoder
     from .recipe import Recipe
+    from .sequences import Record
     from .store import Store
 
 __all__ = ["ingest_command", "main"]
 
+ESM2 = "esm2-650m"
 SUBCELL = "subcell-rybg-mae"  # the published encoder that sees all four channels
 
 
@@ -56,6 +59,27 @@ pixel_size_option = partial(
     show_default=True,
     metavar="UM",
 )
+
+
+def picture_options(command: Any) -> Any:
+    """Add the options by which a picture is given that is not in the atlas."""
+    files = "a file with all channels, or --image once a channel, in the encoder's order (see info)"
+    file = click.Path(path_type=Path)
+    for add in reversed(
+        [
+            click.option("--image", "images", multiple=True, type=file, help=f"Ask for a picture: {files}."),
+            pixel_size_option(help="Of the picture."),
+            click.option("--field", is_flag=True, help="It is a field of view, not one cell: its cells are found."),
+            click.option("--mask", type=file, help="Of the picture: a number for each cell, 0 outside."),
+            click.option("--encoder", metavar="FILE", help="For --image: the file that describes the atlas's encoder."),
+            click.option("--weights", multiple=True, metavar="FILE", help="For --image: the atlas's encoder's."),
+        ]
+    ):
+        command = add(command)
+    return command
+
+
+OF_PICTURE = ("pixel_size", "field", "mask", "encoder", "weights")
 OF_ROWS = "For rows without pixel_size_um; the default is the Human Protein Atlas's."
 
 
@@ -210,10 +234,14 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
 @click.option("--level", type=click.Choice(["cell", "protein"]), required=True)
 @click.option("--encoder", default="ready-made", show_default=True, help="A name for what made the vectors.")
 def ingest_embeddings_command(file: Path, uri: str | None, modality: str, level: str, encoder: str) -> None:
-    """Take ready-made vectors: Parquet, CSV or NPZ.
+    """Take ready-made vectors, of cells or of proteins, such as those of ESM-2 and ProtT5.
 
-    The vector is a list column `embedding` or numbered columns; the protein is named by gene_symbol, ensembl_id or
-    uniprot_accession.
+    Tables (Parquet, CSV, NPZ): the vector is a list column `embedding` or numbered columns; the protein is named by
+    gene_symbol, ensembl_id or uniprot_accession.
+
+    An array a protein (--level protein): HDF5 as of UniProt or bio_embeddings, a folder or a file of .pt as of
+    esm-extract, NPZ. Its label names the protein: P12345, sp|P12345|NAME, an Ensembl id, a symbol. Of a matrix of
+    residues the mean is taken.
     """
     from ingest.embeddings import ingest_embeddings
 
@@ -221,6 +249,66 @@ def ingest_embeddings_command(file: Path, uri: str | None, modality: str, level:
 
     counts = ingest_embeddings(Store.create(resolve(uri)), file, modality=modality, level=level, encoder=encoder)
     report_ingest(counts, resolve(uri), unit="vectors")
+    for note in counts.notes():
+        click.echo(note, err=True)
+
+
+@ingest_command.command("sequences")
+@click.argument("file", type=click.Path(path_type=Path), metavar="FASTA")
+@atlas_option
+@json_option
+@click.option(
+    "--encoder",
+    metavar="NAME",
+    help="esm2-8m, -35m, -150m, -650m, -3b, -15b, or composition, which needs no weights and is no language model "
+    "[default: the atlas's; for a new one esm2-650m if its weights are here, else composition].",
+)
+@click.option("--weights", metavar="FOLDER", help="Of ESM-2, as the Hub has them [default: the Hub's cache, fetched].")
+@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: half on a GPU].")
+@click.option("--known-only", is_flag=True, help="Leave out proteins that are not in the atlas yet.")
+@click.option("--replace", is_flag=True, help="Put the vectors in place of those of another encoder.")
+def ingest_sequences_command(
+    file: Path, uri: str | None, as_json: bool, encoder: str | None, known_only: bool, replace: bool, **options: Any
+) -> None:
+    """Embed the sequences of a FASTA file, human proteins by UniProt's, Ensembl's or any other names.
+
+    Run again it goes on where it stopped. A gene that has no picture here becomes a protein that is known by its
+    sequence alone.
+    """
+    from ingest.sequences import ingest_sequences
+
+    from .sequences import load_sequence_encoder
+    from .store import Store
+
+    name = encoder or default_sequence_encoder(resolve(uri))
+    loaded = load_sequence_encoder(name, **options)
+    if loaded.note:
+        click.echo(f"Encoder {name!r}: {loaded.note}.", err=True)
+    report = ingest_sequences(Store.create(resolve(uri)), file, loaded, known_only=known_only, replace=replace)
+    if as_json:
+        print_json(report.as_object())
+    else:
+        click.echo("\n".join(report.lines()))
+
+
+def default_sequence_encoder(uri: str) -> str:
+    """Return what made the atlas's sequence vectors, else ESM-2 when its weights are at hand, else the stand-in."""
+    from .errors import AtlasNotFound
+    from .sequence_vectors import stored_encoder
+    from .sequences import SEQUENCE_ENCODERS
+    from .sequences.esm_weights import ESM, is_cached
+    from .store import Store
+
+    made_by = None
+    if "://" in uri or Path(uri).exists():
+        with contextlib.suppress(AtlasNotFound):
+            store = Store.open(uri)
+            made_by = stored_encoder(store) if store.has("proteins") else None
+    if made_by and made_by not in SEQUENCE_ENCODERS:
+        msg = f"The sequence vectors of this atlas were made by {made_by!r}, which is no encoder of this package."
+        raise BadInput(f"{msg}\nTake theirs (ingest embeddings), or name an --encoder with --replace.")
+    return made_by or (ESM2 if is_cached(ESM[ESM2]) else "composition")
 
 
 def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
@@ -291,7 +379,11 @@ def curate_command(
 @click.option("--ontology", type=click.Path(path_type=Path), help="Terms of a GAF: an OBO file such as go-basic.obo.")
 @json_option
 def annotate_command(file: Path, uri: str | None, source: str | None, ontology: Path | None, as_json: bool) -> None:
-    """Add what is known of genes: GO (gaf, obo), gene sets (gmt), localizations, complexes, or a table of your own."""
+    """Add what is known of genes: GO (gaf, obo), gene sets (gmt), localizations, complexes, or a table of your own.
+
+    HGNC's table of symbols (hgnc_complete_set.txt) gives proteins synonyms, by which they are found from then on in
+    files and questions that use older names, and the Ensembl ids and UniProt accessions that they lack.
+    """
     from ingest.annotate import annotate
 
     from .store import Store
@@ -325,20 +417,59 @@ def annotate_command(file: Path, uri: str | None, source: str | None, ontology: 
     type=click.Choice(["default", "subcell", "keep"]),
     help="Of the overview: UMAP, SubCell's settings of it, or the places of before with new proteins among them.",
 )
-def build(stages: Sequence[str], uri: str | None, force: bool, seed: int, **map_options: Any) -> None:
-    """Bring what is derived from the cells up to date: profiles, map.
+@click.option(
+    "--fusion",
+    type=click.Choice(["concatenation", "shared"]),
+    help="Of pictures and sequences: side by side [default], or in a space that both share.",
+)
+@click.option(
+    "--predictor",
+    type=click.Choice(["linear", "neighbors"]),
+    help="Of functions: ridge regression [default], or votes.",
+)
+@click.option(
+    "--without", metavar="CODE,…", help="Evidence that functions are not learned from, as HPA,IEA [default: HPA]."
+)
+@click.option("--min-members", type=int, help="Proteins that a function must have to be predicted [default: 10].")
+def build(
+    stages: Sequence[str], uri: str | None, force: bool, seed: int, fusion: str | None, predictor: str | None,
+    without: str | None, min_members: int | None, **map_options: Any,
+) -> None:  # fmt: skip
+    """Bring what is derived up to date: profiles, sequence, fusion, map, functions.
 
-    Options of the map are kept with it, and used again when it is next brought up to date.
+    Options are kept with what is made, and used again when it is next brought up to date.
     """
     from .build import build as build_stages
     from .store import Store
 
     store = Store.open(resolve(uri))
     settings = chosen_map(stages, {key: value for key, value in map_options.items() if value is not None})
-    made = build_stages(store, stages, force=force, seed=seed, map_settings=settings)
+    of_functions = chosen_functions(store, predictor, without, min_members)
+    made = build_stages(
+        store, stages, force=force, seed=seed, map_settings=settings, function_settings=of_functions, way_to_fuse=fusion
+    )
     click.echo(f"Built: {', '.join(made)}." if made else "Everything is up to date.", err=True)
     built = [name.removeprefix("map").strip() or "main" for name in made if name.split()[0] == "map"]
     report_maps(store, built)
+
+
+def chosen_functions(
+    store: Store, predictor: str | None, without: str | None, min_members: int | None
+) -> FunctionSettings | None:
+    """Return how functions are to be predicted, from the options of `build` and what is stored; None without any."""
+    import dataclasses
+
+    from .gene_functions import settings_of_functions
+
+    stored = settings_of_functions(store)
+    words = tuple(word.strip() for word in (without or "").split(",") if word.strip())
+    chosen = dataclasses.replace(
+        stored,
+        predictor=predictor or stored.predictor,
+        without=stored.without if without is None else words,
+        fewest=min_members or stored.fewest,
+    )
+    return None if chosen == stored else chosen
 
 
 def chosen_map(stages: Sequence[str], options: dict[str, Any]) -> MapSettings | None:
@@ -387,53 +518,78 @@ def report_maps(store: Store, names: Sequence[str]) -> None:
 @atlas_option
 @json_option
 @click.option("-k", type=click.IntRange(1, 1_000_000), default=10, show_default=True, help="How many neighbors.")
-@click.option("--modality", type=click.Choice(["image", "sequence", "fused"]), default="image", show_default=True)
+@click.option(
+    "--modality", type=click.Choice(["image", "sequence", "fused"]), help="[default: image; of a sequence sequence]"
+)
 @click.option("--where", metavar="SQL", help="A condition over the columns of proteins, such as 'n_cells >= 20'.")
 @click.option("--cell-line", help="Compare what was seen in this cell line.")
-@click.option(
-    "--image",
-    "images",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Ask for a picture: a file with all channels, or --image once a channel, in the encoder's order (see info).",
-)
-@pixel_size_option(help="Of the picture.")
-@click.option("--field", is_flag=True, help="The picture is a field of view, not one cell: its cells are found.")
-@click.option("--mask", type=click.Path(path_type=Path), help="Of the picture: a number for each cell, 0 outside.")
-@click.option("--encoder", metavar="FILE", help="For --image: the file that describes the atlas's encoder.")
-@click.option("--weights", multiple=True, metavar="FILE", help="For --image: the atlas's encoder's.")
+@picture_options
+@click.option("--sequence", type=click.Path(path_type=Path), metavar="FASTA", help="Ask for a sequence.")
 def similar(
-    genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], pixel_size: float,
-    field: bool, mask: Path | None, encoder: str | None, weights: Sequence[str], **options: Any,
-) -> None:  # fmt: skip
-    """Find the proteins that look most like the named ones, or like a picture."""
+    genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], sequence: Path | None, **options: Any
+) -> None:
+    """Find the proteins that look most like the named ones, or like a picture, or like a sequence.
+
+    A sequence is compared with sequences; with --modality image it is told first what picture it would give.
+    """
     from .atlas import open_atlas
 
-    if bool(genes) == bool(images):
-        raise click.UsageError("Name genes, or give a picture with --image, not both.")
+    picture = {name: options.pop(name) for name in OF_PICTURE}
+    modality = options.pop("modality")
+    if sum(map(bool, (genes, images, sequence))) != 1:
+        raise click.UsageError("Name genes, or give a picture with --image or a sequence with --sequence.")
+    asked: dict[str, Any] = {"genes": list(genes)} if genes else {"image": [str(path) for path in images]}
     with open_atlas(resolve(uri)) as atlas:
         if images:
-            if options.pop("modality") != "image":
+            if modality not in (None, "image"):
                 raise click.UsageError("A picture is compared with pictures: --modality image.")
-            picture = read_picture(images)
-            order = ", ".join(atlas.info()["recipe"].get("channels") or [])
-            click.echo(f"The picture's channels are taken to be {order}, in this order.", err=True)
-            hits = atlas.similar_to_image(
-                picture,
-                pixel_size_um=pixel_size,
-                is_crop=not field,
-                mask=read_mask(mask) if mask else None,
-                encoder=encoder,
-                weights=weights,
-                **options,
-            )
+            hits = atlas.similar_to_image(**picture_given(atlas, images, **picture), **options)
+        elif sequence:
+            if options.pop("cell_line"):
+                raise click.UsageError("A sequence is of no cell line: leave --cell-line out.")
+            record = one_record(sequence)
+            asked = {"sequence": record.gene.written}
+            hits = atlas.similar_to_sequence(record.residues, modality=modality or "sequence", **options)
+            if modality == "image":
+                click.echo(say_error(atlas.info()["fusion"]["error"]), err=True)
         else:
-            hits = atlas.similar(*genes, **options)
-    asked: dict[str, Any] = {"genes": list(genes)} if genes else {"image": [str(path) for path in images]}
+            hits = atlas.similar(*genes, modality=modality or "image", **options)
+    asked["modality"] = modality or ("sequence" if sequence else "image")
     asked |= {key: value for key, value in options.items() if value is not None}
     rows = hits.to_pylist()
     columns = ["rank", "gene_symbol", "similarity", "localization", "n_cells"]
     reply({"query": asked, "hits": rows}, rows, columns, as_json=as_json)
+
+
+def one_record(path: Path) -> Record:
+    """Return the protein of a FASTA file; of several the first, and say so."""
+    from .sequences import read_fasta
+
+    records = read_fasta(path).records
+    if len(records) > 1:
+        which = f"the first is asked for, {records[0].gene.written}"
+        click.echo(f"{path} holds {len(records)} sequences; {which}.", err=True)
+    return records[0]
+
+
+def say_error(error: dict[str, Any]) -> str:
+    """Say how far pictures are off that are told from sequences."""
+    of = error["image"]
+    return (
+        f"The picture is a guess from the sequence. Of {error['n']} proteins with both, half had a cosine above "
+        f"{of['quantiles']['0.5']:.2f} to their own picture (by chance {of['chance']:.2f}); "
+        f"{of['median_rank']:.0%} of other pictures are nearer to a guess than the right one."
+    )
+
+
+def picture_given(
+    atlas: Atlas, images: Sequence[Path], *, pixel_size: float, field: bool, mask: Path | None, **of_encoder: Any
+) -> dict[str, Any]:
+    """Return the picture that a person gave, and what they said of it, as `Atlas` is asked."""
+    order = ", ".join(atlas.info()["recipe"].get("channels") or [])
+    click.echo(f"The picture's channels are taken to be {order}, in this order.", err=True)
+    shape = {"pixel_size_um": pixel_size, "is_crop": not field, "mask": read_mask(mask) if mask else None}
+    return {"picture": read_picture(images), **shape, **of_encoder}
 
 
 def read_picture(paths: Sequence[Path]) -> Any:
@@ -474,6 +630,94 @@ def compare(gene: str, uri: str | None, as_json: bool, by: str) -> None:
     with open_atlas(resolve(uri)) as atlas:
         rows = atlas.compare(gene, by=by).to_pylist()
     reply({"query": {"gene": gene, "by": by}, "pairs": rows}, rows, list(rows[0]), as_json=as_json)
+
+
+@main.command("functions")
+@click.argument("genes", nargs=-1, metavar="[GENE]…")
+@atlas_option
+@json_option
+@click.option("--term", metavar="ID|NAME", help="Which genes may have this term?")
+@click.option("--text", metavar="WORDS", help="The same, of the term that fits some words best.")
+@click.option("--sequence", type=click.Path(path_type=Path), metavar="FASTA", help="Ask for a sequence.")
+@picture_options
+@click.option("-k", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many predictions.")
+@click.option("--aspect", help="Of one gene, only terms of this aspect, such as molecular_function.")
+def functions_command(
+    genes: Sequence[str], uri: str | None, as_json: bool, term: str | None, text: str | None, sequence: Path | None,
+    images: Sequence[Path], k: int, aspect: str | None, **picture: Any,
+) -> None:  # fmt: skip
+    """Tell what a gene may do, which genes may do something, or what several genes share; with what speaks for it.
+
+    Ask for genes, or with --term, --text, --sequence or --image.
+    """
+    from .atlas import open_atlas
+    from .function_query import notes_on_functions
+
+    if sum(map(bool, (genes, term, text, sequence, images))) != 1:
+        raise click.UsageError("One question at a time: GENE…, --term, --text, --sequence or --image.")
+    with open_atlas(resolve(uri)) as atlas:
+        asked: dict[str, Any] = {}
+        if genes:
+            asked, found = {"genes": list(genes)}, atlas.functions(*genes, k=k, aspect=aspect)
+        elif term or text:
+            meant = atlas.find_terms(text, k=5).to_pylist() if text else []
+            asked = {"text": text, "terms": meant} if text else {"term": term}
+            found = atlas.functions(term=term or text, k=k)
+        elif sequence:
+            record = one_record(sequence)
+            asked = {"sequence": record.gene.written}
+            found = atlas.functions(sequence=record.residues, k=k)
+        else:
+            asked = {"image": [str(path) for path in images]}
+            found = atlas.functions_of_image(**picture_given(atlas, images, **picture), k=k)
+        notes = notes_on_functions(atlas.store)
+    show_functions(asked, found.to_pylist(), notes, as_json=as_json)
+
+
+def show_functions(
+    asked: dict[str, Any], rows: Sequence[dict[str, Any]], notes: Sequence[str], *, as_json: bool
+) -> None:
+    """Print functions: what is known, and what is predicted, apart."""
+    modalities = ("image", "sequence", "fused")
+    shared = bool(rows) and "n_known" in rows[0]
+    if as_json:
+        hits = rows
+        if not shared:
+            hits = [
+                {**{key: value for key, value in row.items() if key not in modalities},
+                 "modalities": {name: row[name] for name in modalities}}
+                for row in rows
+            ]  # fmt: skip
+        print_json({"query": asked, "hits": hits, "notes": notes})
+        return
+    for other in asked.get("terms", [])[1:4]:
+        click.echo(f"Also: {other['name']} ({other['term_id']})", err=True)
+    if shared:
+        show(
+            rows, ["term_id", "name", "n_known", "n_genes", "n_members", "p_adjusted", "probability", "prior", "genes"]
+        )
+    else:
+        of_term = "term" in asked or "text" in asked
+        if of_term and rows:
+            click.echo(
+                f"{rows[0]['term_id']} {rows[0]['name']} ({rows[0]['aspect']}), a share of {rows[0]['prior']:.3g}"
+            )
+        what = ["gene_symbol"] if of_term else ["term_id", "name", "aspect", "prior"]
+        columns = [*what, "probability", *modalities, *([] if of_term else ["because of"])]
+        for title, is_known in (("Known", True), ("Predicted", False)):
+            chosen = [{**row, "because of": because(row)} for row in rows if row["annotated"] is is_known]
+            if chosen:
+                show(chosen, columns, title=title)
+        if not rows:
+            show([], columns)
+    for note in notes:
+        click.echo(note, err=True)
+
+
+def because(row: dict[str, Any]) -> str:
+    """Return the neighbors that speak for a prediction, in a few words."""
+    found = [f"{each['gene_symbol'] or each['protein_id']} ({each['modality']})" for each in row["support"] or ()]
+    return ", ".join(found[:3])
 
 
 @main.command("map")
@@ -659,17 +903,49 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @json_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed: int) -> None:
-    """Measure how well neighbors (retrieval) and map recover what is known, beside shuffled labels."""
+    """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
+
+    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both.
+    """
     from .evaluate import evaluate
     from .store import Store
 
     results = evaluate(Store.open(resolve(uri)), names, seed=seed)
+    if as_json:
+        print_json(results)
+        return
     rows = [
         {"evaluation": name, "metric": metric, "value": value}
         for name, metrics in results.items()
         for metric, value in metrics.items()
+        if name != "functions"
     ]
-    reply(results, rows, ["evaluation", "metric", "value"], as_json=as_json)
+    if rows:
+        show(rows, ["evaluation", "metric", "value"])
+    if "functions" in results:
+        show_function_metrics(results["functions"])
+
+
+def show_function_metrics(found: dict[str, Any]) -> None:
+    """Print how well functions are told by each modality, held out in two ways, and where fusion loses."""
+    columns = ["modality", "macro_ap", "95 %", "micro_ap", "fmax", "brier_skill", "calibration_error"]
+    for title, of in (("by protein", found), ("with their homologues", found.get("by_homology"))):
+        if of is None:
+            continue
+        rows = [
+            {"modality": name, **own, "95 %": f"{own['macro_ap_low']:.3f} to {own['macro_ap_high']:.3f}"}
+            for name, own in of.items()
+            if isinstance(own, dict) and "macro_ap" in own
+        ]
+        show(rows, columns, title=f"{of['n_terms']} terms, {of['n_proteins']} proteins with both, held out {title}")
+        against = [each for each in of["differences"] if each["metric"] == "macro_ap"]
+        for each in against:
+            p = "< 0.001" if each["p"] < 0.001 else f"{each['p']:.2g}"
+            low, high = f"{each['low']:+.3f}", f"{each['high']:+.3f}"
+            click.echo(f"Fused against {each['against']}: {each['difference']:+.3f} ({low} to {high}), p {p}.")
+        click.echo(f"Fusion gains on {len(of['gains'])} terms and loses on {len(of['loses'])}.")
+        if of["loses"]:
+            show(of["loses"][:10], ["term_id", "name", "n_positive", "better_single", "difference", "p_adjusted"])
 
 
 @main.command()

@@ -9,10 +9,11 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
-from . import query
+from . import function_query, query
 from .build import build
 from .encoders import load_encoder
 from .errors import BadInput, NotBuilt
@@ -66,7 +67,7 @@ def check_own(store: Store, source: str) -> None:
         raise BadInput(msg)
 
 
-def show_answers(store: Store, uri: str, measured: Mapping[str, Mapping[str, float]]) -> None:
+def show_answers(store: Store, uri: str, measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Print neighbors of a protein, the top of the map, a SQL summary, how well the truth was found, and what next."""
     asked = "DEMO001"
     places = ", ".join(query.protein_row(store, asked)["localization"])
@@ -80,8 +81,21 @@ def show_answers(store: Store, uri: str, measured: Mapping[str, Mapping[str, flo
     with SqlSession(uri) as session:
         answer = session.query(SUMMARY)
     show(answer.to_pylist(), answer.column_names)
+    show_functions(store)
     show_truth(measured)
     click.secho(f"Now look at it:  {own_command()} app --atlas {shlex.quote(uri)}", bold=True)
+
+
+def show_functions(store: Store) -> None:
+    """Print what a protein may do, told by its picture, its sequence and both."""
+    if "functions" not in store.names():
+        return
+    asked = "DEMO001"
+    rows = function_query.functions_of_gene(store, asked, k=3).to_pylist()
+    rows = [row for row in rows if row["aspect"] == "molecular_function"]
+    if rows:
+        click.secho(f"What does {asked} do, and what may it do?  subcell-atlas functions {asked}", bold=True)
+        show(rows, ["term_id", "name", "annotated", "prior", "probability", "image", "sequence", "fused"])
 
 
 def own_command() -> str:
@@ -91,7 +105,7 @@ def own_command() -> str:
     return os.path.relpath(sys.argv[0])
 
 
-def show_truth(measured: Mapping[str, Mapping[str, float]]) -> None:
+def show_truth(measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Print how well neighbors and map recover what was planted, beside shuffled labels."""
     click.secho("How much of the planted truth was found  (subcell-atlas evaluate)", bold=True)
     retrieval, of_map = measured.get("retrieval", {}), measured.get("map", {})
@@ -114,3 +128,8 @@ def show_truth(measured: Mapping[str, Mapping[str, float]]) -> None:
         for level in levels[:3]
     ]
     show(rows, ["what", "found", "labels shuffled"])
+    told = measured.get("functions", {})
+    if told:
+        click.secho("Functions of proteins that were held out, mean average precision over terms", bold=True)
+        modalities = {name: told[name]["macro_ap"] for name in ("image", "sequence", "fused")}
+        show([{"held out": "by protein", **modalities}], ["held out", *modalities])

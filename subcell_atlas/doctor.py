@@ -14,7 +14,11 @@ ENCODER = "subcell-rybg-mae"  # the one that is timed
 PROTEOME_CELLS = 1_200_000  # about as many as the Human Protein Atlas shows
 OVERNIGHT = PROTEOME_CELLS / (12 * 3600)  # crops a second
 NEEDED = ("lancedb", "pylance", "torch", "pyarrow", "duckdb", "streamlit", "umap-learn", "networkx")
-OPTIONAL = {"anndata": "h5ad files", "timm": "the encoders timm:NAME"}
+OPTIONAL = {  # package -> its extra, and what it is for
+    "anndata": ("anndata", "h5ad files"),
+    "timm": ("timm", "the encoders timm:NAME"),
+    "transformers": ("esm", "the sequence encoders esm2-…"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,8 @@ def check_machine() -> list[Check]:
     checks = [Check("python", "ok", f"{platform.python_version()} ({sys.executable})")]
     checks += [check_package(name, f"pip install {name}", "missing") for name in NEEDED]
     checks += [
-        check_package(name, f"for {purpose}: pip install 'subcell-atlas[{name}]'", "note")
-        for name, purpose in OPTIONAL.items()
+        check_package(name, f"for {purpose}: pip install 'subcell-atlas[{extra}]'", "note")
+        for name, (extra, purpose) in OPTIONAL.items()
     ]
     checks.append(Check("processor", "ok", f"{os.cpu_count()} cores, {platform.machine()}"))
     checks.append(check_gpu())

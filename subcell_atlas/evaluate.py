@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from .errors import NotBuilt, UnknownName
 from .evaluation.agreement import best_overlap, evaluate_map
 from .evaluation.retrieval import evaluate_retrieval
+from .function_evaluation import measure_functions
 from .maps import MAIN, map_of
 from .profiles import vectors_of
 from .runs import Run
@@ -19,7 +21,7 @@ __all__ = ["EVALUATIONS", "evaluate", "last_results"]
 MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
 
 
-def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[str, dict[str, float]]:
+def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[str, dict[str, Any]]:
     """Run the named evaluations, keep their numbers in `runs` and return them by name.
 
     When none is named all are run for which the atlas has what they need.
@@ -27,7 +29,7 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
     for name in names:
         if name not in EVALUATIONS:
             raise UnknownName("evaluation", name, EVALUATIONS)
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, Any]] = {}
     missing: list[NotBuilt] = []
     for name, measure in EVALUATIONS.items():
         if names and name not in names:
@@ -46,9 +48,9 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
     return results
 
 
-def last_results(store: Store) -> dict[str, dict[str, float]]:
+def last_results(store: Store) -> dict[str, dict[str, Any]]:
     """Return the numbers of the latest finished run of each evaluation; one that never ran is left out."""
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, dict[str, Any]] = {}
     if not store.has("runs"):
         return results
     runs = store.read("runs", ["kind", "finished", "counts"], where="finished IS NOT NULL")
@@ -134,7 +136,8 @@ def main_labels(store: Store, ids: Sequence[str], kind: str) -> list[str | None]
     return [first[protein] if frequent[first.get(protein, "")] > 1 else None for protein in ids]
 
 
-EVALUATIONS: dict[str, Callable[[Store, int], dict[str, float]]] = {
+EVALUATIONS: dict[str, Callable[[Store, int], dict[str, Any]]] = {
     "retrieval": measure_retrieval,
     "map": measure_map,
+    "functions": measure_functions,
 }

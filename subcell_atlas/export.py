@@ -19,7 +19,7 @@ from .map_query import named_map
 from .maps import MAIN, map_vectors, settings_of
 from .profiles import vectors_of
 from .query import map_graph
-from .schema import TABLES, VECTOR
+from .schema import STRINGS, TABLES, VECTOR
 from .store import Store
 from .writing import check_file_place, written_whole
 
@@ -147,7 +147,7 @@ def proteins_anndata(store: Store, *, modality: str = "image") -> anndata.AnnDat
     proteins = store.read("proteins", where=f"{modality} IS NOT NULL")
     plain = [name for name in proteins.column_names if TABLES["proteins"].get(name) is not VECTOR]
     obs = proteins.select(plain).to_pandas().set_index("protein_id")
-    for name in ("localization", "cell_lines"):
+    for name in [name for name in plain if TABLES["proteins"].get(name) is STRINGS]:
         obs[name] = [";".join(values) if values is not None else "" for values in obs[name]]
     layout = obs[["x", "y"]].to_numpy(np.float32)
     text = obs.select_dtypes(exclude="number").columns

@@ -221,13 +221,18 @@ def merge_proteins(old: pa.Table | None, new: pa.Table) -> pa.Table:
     for name in dict.fromkeys([*old.column_names, *new.column_names]):
         if name == "protein_id":
             continue
-        if name not in new.column_names:
+        if not says_something(new, name) and name in old.column_names:
             columns[name] = old[name].take(at_old)
-        elif name not in old.column_names or pa.types.is_null(old.schema.field(name).type):
+        elif not says_something(old, name):
             columns[name] = new[name].take(at_new)
         else:
             columns[name] = first_known(new[name], at_new, old[name], at_old)
     return pa.table(columns)
+
+
+def says_something(table: pa.Table, name: str) -> bool:
+    """Tell whether a table has a column that could hold a value."""
+    return name in table.column_names and not pa.types.is_null(table.schema.field(name).type)
 
 
 def first_known(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .profiles import merge_proteins, vectors_of
 from .recipe import Recipe
@@ -31,7 +32,8 @@ def write_proteins(
     """Merge columns into `proteins`; with a vector column among them go its recipe and a mark of its content.
 
     The columns `anew` are forgotten first, so that a protein that is no longer in `new` loses what they said; so is the
-    vector column when its recipe is another, and, when `new` was made `from_cells`, all that cells tell.
+    vector column when its recipe is another, and, when `new` was made `from_cells`, all that cells tell. Then proteins
+    that have no vector and no sequence, and are not in `new`, are forgotten; the names of those in `new` stay.
     """
     metadata = store.metadata("proteins")
     recipes, marks = metadata.get("recipes", {}), metadata.get("marks", {})
@@ -45,8 +47,9 @@ def write_proteins(
     if old is not None:
         old = old.drop_columns([name for name in dict.fromkeys(anew) if name in old.column_names])
         kept = [name for name in ("image", "sequence", "fused", "amino_acids") if name in old.column_names]
-        known = [old[name].is_valid().to_numpy() for name in kept]  # a row that says nothing any more goes
-        old = old.filter(pa.array(np.any(known, axis=0))) if known else old.slice(0, 0)
+        known = [old[name].is_valid().to_numpy() for name in kept]
+        known.append(pc.is_in(old["protein_id"], value_set=new["protein_id"].combine_chunks()).to_numpy())
+        old = old.filter(pa.array(np.any(known, axis=0)))  # a row that says nothing any more goes
     merged = merge_proteins(old, new)
     if vector is not None:
         marks[vector] = mark_of(merged, vector)

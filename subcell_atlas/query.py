@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
-from .identifiers import find_protein
+from .identifiers import NAME_COLUMNS, find_protein
 from .maps import MAIN, check_cell_line, known_maps, map_of
 from .profiles import vectors_of
 from .recipe import Recipe
@@ -36,7 +36,6 @@ __all__ = [
 
 MODALITIES = ("image", "sequence", "fused")
 HIT_COLUMNS = ("rank", "protein_id", "gene_symbol", "similarity", "localization", "n_cells")
-NAME_COLUMNS = ("protein_id", "gene_symbol", "ensembl_id", "uniprot_accession")
 
 
 def protein_row(store: Store, name: str) -> dict[str, Any]:
@@ -128,7 +127,8 @@ def check_modality(store: Store, modality: str) -> None:
     if modality not in store.vector_columns("proteins"):
         fix = {
             "image": "Run: subcell-atlas build",
-            "sequence": "Put some in: subcell-atlas ingest embeddings FILE --modality sequence --level protein",
+            "sequence": "Put some in: subcell-atlas ingest sequences FASTA",
+            "fused": "Run: subcell-atlas build fusion",
         }
         there = ", ".join(store.vector_columns("proteins"))
         raise NotBuilt(

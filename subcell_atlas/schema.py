@@ -71,6 +71,7 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "gene_symbol": pa.string(),
         "ensembl_id": pa.string(),
         "uniprot_accession": pa.string(),
+        "synonyms": STRINGS,  # other symbols of its gene: those it had before, then those it goes by elsewhere
         "localization": STRINGS,
         "n_cells": pa.int32(),
         "n_antibodies": pa.int32(),
@@ -131,6 +132,7 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "definition": pa.string(),
         "parents": STRINGS,  # over is_a and part_of; null where no ontology was given
         "xrefs": STRINGS,  # ids of the same thing elsewhere, or formerly
+        "synonyms": STRINGS,
         "source": pa.string(),
     },
     "annotations": {
@@ -140,6 +142,37 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "qualifier": pa.string(),  # located_in, main location, …; `;` between
         "direct": pa.bool_(),  # false: it follows from an annotation to a descendant of the term
         "source": pa.string(),
+    },
+    # one row per protein x term worth keeping: annotated, or with a probability that somebody may ask for
+    "functions": {
+        "protein_id": pa.string(),
+        "term_id": pa.string(),
+        "probability": pa.float32(),  # the best that is known: fused, else of the one modality
+        "annotated": pa.bool_(),
+        "image": pa.float32(),  # each modality's: out of fold where annotations are known of the protein
+        "sequence": pa.float32(),
+        "fused": pa.float32(),
+    },
+    # one row per term that is predicted: how many have it, and how well held out proteins were ranked by it
+    "function_terms": {
+        "term_id": pa.string(),
+        "aspect": pa.string(),
+        "sources": STRINGS,
+        "n_members": pa.int32(),
+        "n_background": pa.int32(),  # proteins of which the sources say anything of this aspect
+        "prior": pa.float32(),
+        "ap_image": pa.float32(),  # average precision out of fold
+        "ap_sequence": pa.float32(),
+        "ap_fused": pa.float32(),
+    },
+    # what was learned, for pictures and sequences that are not in the atlas
+    "models": {
+        "name": pa.string(),  # a group of terms, or alignment
+        "modality": pa.string(),
+        "kind": pa.string(),  # linear | neighbors | alignment
+        "term_ids": STRINGS,
+        "about": pa.string(),  # JSON: of an alignment how, of what, and how far its guesses are off
+        "arrays": pa.large_binary(),  # NumPy's npz
     },
     "runs": {
         "run_id": pa.string(),
@@ -170,6 +203,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "discoveries": ("protein_id", "system_id"),
     "terms": ("term_id",),
     "annotations": ("protein_id", "term_id", "source"),
+    "functions": ("protein_id", "term_id"),
+    "function_terms": ("term_id",),
+    "models": ("name", "modality"),
     "runs": ("run_id",),
     "rejects": ("source", "image"),
 }

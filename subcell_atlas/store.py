@@ -36,6 +36,11 @@ HOW_TO_FILL = {
     "system_members": "Run: subcell-atlas build map",
     "system_terms": "Run: subcell-atlas build map",
     "discoveries": "Run: subcell-atlas build map",
+    "terms": "Put some in: subcell-atlas annotate FILE",
+    "annotations": "Put some in: subcell-atlas annotate FILE",
+    "functions": "Run: subcell-atlas build functions",
+    "function_terms": "Run: subcell-atlas build functions",
+    "models": "Run: subcell-atlas build functions",
 }
 
 
@@ -196,6 +201,39 @@ class Store:
             raise bad_condition(exc, where, opened.schema.names) from exc
         similarity = pa.array(1.0 - hits["_distance"].to_numpy(), pa.float32())
         return hits.drop_columns(["_distance"]).append_column("similarity", similarity)
+
+    def find_text(self, table: str, text: str, *, weights: Mapping[str, float], k: int) -> pa.Table:
+        """Return the `k` rows of `table` whose texts fit `text` best, best first, with a column `score` (BM25).
+
+        `weights`: how much each column counts; all must have been indexed as texts.
+        """
+        from lancedb.query import MultiMatchQuery
+
+        opened = self._require(table)
+        query = MultiMatchQuery(text, list(weights), boosts=list(weights.values()))
+        try:
+            return opened.search(query, query_type="fts").limit(k).to_arrow().rename_columns({"_score": "score"})
+        except (ValueError, RuntimeError) as exc:
+            raise AtlasError(f"The {table} of {self.uri!r} cannot be searched for texts: {first_line(exc)}") from exc
+
+    def index(self, table: str, *, values: Sequence[str] = (), texts: Sequence[str] = ()) -> None:
+        """Index columns of `table`: `values` to be looked up, `texts` to be searched; nothing when it has no rows.
+
+        A column whose index is there and holds every row is left alone: an index raises the version of the table.
+        """
+        from lancedb.index import FTS, BTree
+
+        if not self.has(table):
+            return
+        opened = self._open(table)
+        with self._writing(table):
+            there = {
+                column for index in opened.list_indices() if not index.num_unindexed_rows for column in index.columns
+            }
+            for columns, config in ((values, BTree()), (texts, FTS())):
+                for column in columns:
+                    if column not in there:
+                        opened.create_index(column, config=config)
 
     def write(self, table: str, rows: pa.Table, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Write `table` anew, in one commit."""

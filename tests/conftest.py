@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from planted_functions import planted, write_atlas
 
 from ingest.job import Options, ingest_pictures
 from ingest.simulated import SimulatedSource, write_truth
@@ -33,6 +34,14 @@ def demo_atlas(tmp_path_factory, demo_source) -> str:
     ingest_pictures(store, demo_source, load_encoder("demo"), Options(workers=0, progress=False))
     build(store, seed=0)
     return uri
+
+
+@pytest.fixture(scope="session")
+def function_atlas(tmp_path_factory) -> str:
+    """The URI of an atlas of planted functions, which are predicted (see `planted_functions`); not to be written to."""
+    store = write_atlas(str(tmp_path_factory.mktemp("functions") / "atlas"), planted())
+    build(store, ["functions"], seed=0)
+    return store.uri
 
 
 @pytest.fixture

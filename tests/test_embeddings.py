@@ -251,7 +251,7 @@ def test_whole_numbers_at_the_top_of_a_column_do_not_forbid_fractions_below(stor
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("v.txt", b"a", "vectors are read from .parquet, .csv, .tsv, .npz, not '.txt'"),
+        ("v.txt", b"a", "vectors are read from .parquet, .csv, .tsv, .npz, .h5, .hdf5, .pt, not '.txt'"),
         ("v.parquet", b"no parquet", "cannot be read as parquet"),
         ("v.npz", b"no zip", "cannot be read as npz"),
         ("v.csv", b"", "cannot be read as csv"),

@@ -109,7 +109,7 @@ def test_a_second_map_stands_beside_the_first_and_is_kept_up_to_date(planted_uri
     assert all(node["stability"] is None for _, node in map_graph(store, "tree").nodes(data=True))
     assert build(store) == []
     store.upsert("annotations", pa.table({"protein_id": ["x"], "term_id": ["y"], "source": ["z"]}))
-    assert build(store) == ["map", "map tree"]
+    assert build(store) == ["map", "map tree", "functions"]
     assert known_maps(store)["tree"]["settings"]["method"] == "average"
     record = comparison_record(*compare_with(store, "tree"))
     assert record["n_common"] == N_LARGE * N_SMALL * SIZE

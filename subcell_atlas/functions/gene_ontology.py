@@ -22,7 +22,7 @@ GO_ID = re.compile(r"GO:\d{7}$")
 NOTHING_KNOWN = "ND"  # evidence code of annotations to a root: no data was found
 GAF_HEADER = re.compile(r"!\s*(date-generated|date|licen[cs]e)\s*:\s*(.+)", re.IGNORECASE)
 OBO_LICENCE = re.compile(r"property_value:\s*\S*licen[cs]e\S*\s+\"?([^\s\"]+)", re.IGNORECASE)
-DEFINITION = re.compile(r'"((?:[^"\\]|\\.)*)')
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)')
 RELATIONS = ("is_a", "part_of")  # over which what is true of a term is true of its parent
 
 
@@ -144,12 +144,19 @@ def term_lines(lines: Iterator[str], header: dict[str, str], found: Collector) -
 
 def obo_term(term_id: str, node: Mapping[str, Any], parents: Sequence[str], namespace: str | None) -> Term:
     """Return the term of a node of obonet's graph."""
-    definition = DEFINITION.match(node.get("def", ""))
+    definition = node.get("def", "")
     return Term(
         term_id=term_id,
         name=node["name"],
         aspect=node.get("namespace", namespace),
-        definition=re.sub(r"\\(.)", r"\1", definition[1]) if definition else None,
+        definition=quoted(definition) if QUOTED.match(definition) else None,
         parents=tuple(parents),
         xrefs=tuple(node.get("alt_id", ())),
+        synonyms=tuple(dict.fromkeys(quoted(text) for text in node.get("synonym", ()) if QUOTED.match(text))),
     )
+
+
+def quoted(text: str) -> str:
+    """Return what stands in quotation marks at the start of a text."""
+    match = QUOTED.match(text)
+    return re.sub(r"\\(.)", r"\1", match[1]) if match else ""

@@ -15,7 +15,7 @@ from .statements import Annotation, Term
 
 __all__ = ["Ontology", "annotations_table", "merge_terms", "terms_table"]
 
-DETAILS = ("name", "aspect", "definition", "parents", "xrefs")  # what sources may say of a term
+DETAILS = ("name", "aspect", "definition", "parents", "xrefs", "synonyms")  # what sources may say of a term
 
 
 class Ontology:
@@ -121,7 +121,8 @@ def row_of(term: Term, source: str) -> dict[str, Any]:
     """Return a term as a row of `terms`."""
     parents = None if term.parents is None else list(term.parents)
     row = {name: getattr(term, name) for name in ("term_id", "name", "aspect", "definition")}
-    return {**row, "parents": parents, "xrefs": list(term.xrefs) or None, "source": source}
+    lists = {"parents": parents, "xrefs": list(term.xrefs) or None, "synonyms": list(term.synonyms) or None}
+    return {**row, **lists, "source": source}
 
 
 def filled(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

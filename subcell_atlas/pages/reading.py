@@ -20,6 +20,7 @@ PROTEIN_COLUMNS = (
     "gene_symbol",
     "ensembl_id",
     "uniprot_accession",
+    "synonyms",
     "localization",
     "n_cells",
     "n_antibodies",
