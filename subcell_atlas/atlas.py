@@ -103,7 +103,7 @@ class Atlas:
         """
         vector = self._vector_of_sequence(residues)
         if modality == "image":
-            vector = alignment_of(self._store).fill_image(vector[None])[0]
+            vector = alignment_of(self._store).fill_image(vector[None], full_length=True)[0]
         elif modality != "sequence":
             raise UnknownName("modality", modality, ("sequence", "image"))
         return query.similar_to_vector(self._store, vector, k=k, modality=modality, where=where)
