@@ -305,7 +305,7 @@ def test_annotations_of_a_demo_stand_beside_what_was_planted_and_outdate_its_map
     assert build(store, seed=0) == []
     annotate(store, write(table(("DEMO001", "T:1"), ("DEMO002", "T:1"))))
     assert store.count("annotations") == planted + 2
-    assert build(store, seed=0) == ["map"]
+    assert build(store, seed=0) == ["map", "functions"]
 
 
 def test_real_files_join_real_proteins(real_data, tmp_path):

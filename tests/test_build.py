@@ -30,9 +30,9 @@ def test_only_what_is_out_of_date_is_made(copy):
     assert build(copy) == []
     assert build(copy, ["map"], force=True) == ["map"]
     copy.upsert("annotations", pa.table({"protein_id": ["x"], "term_id": ["y"], "source": ["z"]}))
-    assert build(copy) == ["map"]
+    assert build(copy) == ["map", "functions"]
     copy.delete("cells", "gene_symbol = 'DEMO005'")
-    assert build(copy) == ["profiles", "map"]
+    assert build(copy) == ["profiles", "fusion", "map", "functions"]
     gone = copy.read("proteins", where="gene_symbol = 'DEMO005'").to_pylist()[0]
     assert (gone["image"], gone["n_cells"], gone["x"]) == (None, None, None)
     assert gone["amino_acids"]
@@ -45,13 +45,13 @@ def test_a_corrected_gene_and_a_renamed_term_reach_the_map(copy):
     for name, values in renamed.items():
         cells = cells.set_column(cells.column_names.index(name), name, values)
     copy.replace_cells(cells, cells["picture_id"].to_pylist(), recipe=copy.recipe("cells", "embedding"))
-    assert build(copy) == ["profiles", "map"]
+    assert build(copy) == ["profiles", "fusion", "map", "functions"]
     members = copy.read("system_members", where="system_id = 'S0'")["protein_id"].to_pylist()
     assert "NEW5" in members
     assert "DEMOG00000000005" not in members
     evaluate(copy)
     copy.upsert("terms", pa.table({"term_id": ["GO:0005634"], "name": ["kernel"], "aspect": ["cellular_component"]}))
-    assert build(copy) == ["map"]
+    assert build(copy) == ["map", "functions"]
 
 
 def test_an_interrupted_build_leaves_no_map_of_two_halves(copy, monkeypatch):
@@ -118,9 +118,9 @@ def test_a_map_cannot_be_evaluated_without_labels(tmp_path, rng):
 
 def test_the_same_seed_gives_the_same_map_and_another_is_made_anew(copy):
     before = copy.read("systems").to_pylist()
-    assert build(copy, force=True) == ["profiles", "map"]
+    assert build(copy, force=True) == ["profiles", "sequence", "fusion", "map", "functions"]
     assert copy.read("systems").to_pylist() == before
-    assert build(copy, seed=1) == ["map"]
+    assert build(copy, seed=1) == ["fusion", "map", "functions"]
 
 
 def test_an_unknown_stage_and_an_empty_atlas_say_what_to_do(copy, tmp_path):
