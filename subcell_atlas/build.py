@@ -17,6 +17,8 @@ from .gene_functions import (
     FunctionSettings,
     build_functions,
     function_inputs,
+    known_groups,
+    read_proteins,
     settings_of_functions,
 )
 from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs, settings_of
@@ -234,8 +236,10 @@ def can_embed_sequences(store: Store) -> bool:
 
 
 def can_predict(store: Store) -> bool:
-    """Tell whether something is known of proteins that have vectors."""
-    return store.has("annotations") and bool(store.metadata("proteins").get("marks"))
+    """Tell whether enough is known of proteins that have vectors."""
+    if not store.has("annotations") or not store.metadata("proteins").get("marks"):
+        return False
+    return store.has("functions") or bool(known_groups(store, read_proteins(store).ids, settings_of_functions(store)))
 
 
 Task = ProfilesTask | SequenceTask | FusionTask | MapTask | FunctionsTask

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ._version import __version__
 from .errors import NotBuilt, UnknownName
-from .functions.fusion import MIN_PROTEINS, WAYS, Alignment, expected_error, fused
+from .functions.fusion import WAYS, Alignment, expected_error, fused
 from .gene_functions import MODEL_SCHEMA, of_bytes, read_proteins, to_bytes
 from .profiles import vector_array
 from .proteins import write_proteins
@@ -20,13 +20,14 @@ from .store import Store
 __all__ = ["alignment_of", "build_fusion", "can_fuse", "fusion_inputs", "stored_fusion", "way_of_fusion"]
 
 ALIGNMENT = "alignment"  # what the row of `models` is called
+FEWEST = 30  # proteins with both vectors, for the error of guesses to be measured in five parts
 
 
 def can_fuse(store: Store) -> bool:
     """Tell whether enough proteins have both a picture's and a sequence's vector."""
     if not store.has("proteins") or not {"image", "sequence"} <= set(store.vector_columns("proteins")):
         return False
-    return store.count("proteins", "image IS NOT NULL AND sequence IS NOT NULL") >= MIN_PROTEINS
+    return store.count("proteins", "image IS NOT NULL AND sequence IS NOT NULL") >= FEWEST
 
 
 def stored_fusion(store: Store) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def build_fusion(store: Store, how: str, seed: int) -> dict[str, Any]:
     if how not in WAYS:
         raise UnknownName("way of fusion", how, WAYS)
     if not can_fuse(store):
-        raise NotBuilt(f"Fusion needs {MIN_PROTEINS} proteins with both a picture's and a sequence's vector.")
+        raise NotBuilt(f"Fusion needs {FEWEST} proteins with both a picture's and a sequence's vector.")
     built_from = fusion_inputs(store, how, seed)
     proteins = read_proteins(store)
     has_image, has_sequence = proteins.has["image"], proteins.has["sequence"]

@@ -82,7 +82,7 @@ def test_the_json_has_the_shapes_of_the_contract():
     info = json.loads(run("info", "--json").stdout)
     assert info["tables"]["cells"] == 160
     assert info["recipe"]["encoder"] == "demo"
-    assert set(json.loads(run("evaluate", "--json").stdout)) == {"retrieval", "map"}
+    assert set(json.loads(run("evaluate", "--json").stdout)) == {"retrieval", "map", "functions"}
 
 
 def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
@@ -101,7 +101,7 @@ def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
         (["build", "profile"], "nearest: profiles"),
         (["sql", "DELETE FROM cells"], "DELETE"),
         (["sql", "SELECT * FROM cell"], "cells"),
-        (["evaluate", "moon"], "known: map, retrieval"),
+        (["evaluate", "moon"], "known: functions, map, retrieval"),
         (["ingest", "images", "none.csv"], "There is no manifest"),
         (["ingest", "images", "none.csv", "--encoder", "subcell-rybg-ma"], "subcell-rybg-mae"),
         (["ingest", "embeddings", "none.csv", "--level", "cell"], "There is no file"),
@@ -155,7 +155,7 @@ def test_the_demo_does_no_work_twice_and_prints_real_answers(tmp_path, demo_atla
     small = ["demo", "--atlas", str(tmp_path / "atlas"), "--proteins", "20", "--cells", "2"]
     first = run(*small)
     assert "40 cells embedded; 0 were there before" in first.stderr
-    assert "Built: profiles, map" in first.stderr
+    assert "Built: profiles, sequence, map" in first.stderr
     second = run(*small)
     assert "0 cells embedded; 40 were there before" in second.stderr
     assert "The map is up to date" in second.stderr

@@ -257,6 +257,8 @@ def test_two_processes_train_as_one_with_the_joined_batch(tmp_path, free_port: i
             assert float(two[name]) == pytest.approx(float(one[name]), rel=2e-3), (one["step"], name)
     stored = torch.load(tmp_path / "two" / "network.pt")
     for name, tensor in network.state_dict().items():
+        if name == "pooler.score.bias":  # a softmax does not change with it: its gradient is rounding, made steps of
+            continue
         assert torch.allclose(stored[name], tensor, atol=5e-3), name
 
 

@@ -74,7 +74,7 @@ def test_a_cell_line_compares_what_was_seen_there(store):
     ("ask", "error", "message"),
     [
         (lambda s: query.similar(s, ["DEM001"]), UnknownName, "DEMO001"),
-        (lambda s: query.similar(s, ["DEMO001"], modality="sequence"), NotBuilt, "ingest embeddings"),
+        (lambda s: query.similar(s, ["DEMO001"], modality="sequence", cell_line="Demo-A"), BadInput, "about pictures"),
         (lambda s: query.similar(s, ["DEMO001"], k=0), BadInput, "k is 0"),
         (lambda s: query.similar(s, ["DEMO001"], where="nonsense > 1"), BadInput, "Columns"),
         (lambda s: query.system_members(s, "S999"), UnknownName, "S999"),
