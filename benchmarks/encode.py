@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from subcell_atlas.encoders.encoder import PRECISIONS, RANDOM, Encoder, choose_device, fastest_precision, load_encoder
+from subcell_atlas.devices import choose_device, fastest_precision
+from subcell_atlas.encoders.encoder import PRECISIONS, RANDOM, Encoder, load_encoder
 from subcell_atlas.encoders.speed import flops_per_crop, median_seconds, product_ceiling
 from subcell_atlas.encoders.vit import Block, SubCellNetwork
 

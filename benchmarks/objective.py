@@ -39,10 +39,11 @@ from subcell_atlas.encoders import load_encoder
 from subcell_atlas.encoders.network import OWN
 from subcell_atlas.encoders.specs import EncoderSpec, write_spec
 from subcell_atlas.encoders.speed import median_seconds
-from subcell_atlas.encoders.weights import save_weights, sha256_of_file
+from subcell_atlas.encoders.weights import save_weights
 from subcell_atlas.evaluation.handmade import handmade_features
 from subcell_atlas.evaluation.probing import probe
 from subcell_atlas.evaluation.retrieval import evaluate_retrieval
+from subcell_atlas.hashing import sha256_of_file
 from subcell_atlas.images.simulated import VERSION, SimulatedProteome, make_proteome
 from subcell_atlas.pretraining.config import PretrainConfig, read_config
 from subcell_atlas.pretraining.objective import LOSSES

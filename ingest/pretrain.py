@@ -11,7 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from subcell_atlas._version import __version__
-from subcell_atlas.encoders.encoder import PUBLISHED, RANDOM, choose_device, load_network, make_network
+from subcell_atlas.devices import choose_device
+from subcell_atlas.encoders.encoder import PUBLISHED, RANDOM, load_network, make_network
 from subcell_atlas.encoders.specs import EncoderSpec, NetworkConfig, check_name, find_spec, write_spec
 from subcell_atlas.encoders.vit import SubCellNetwork
 from subcell_atlas.encoders.weights import save_weights

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from subcell_atlas.functions.annotations import AnnotationFile
+from subcell_atlas.hashing import sha256_of_file
 from subcell_atlas.identifiers import Gene
 from subcell_atlas.joining import Joined
 
@@ -28,8 +28,7 @@ class Origin:
     @classmethod
     def of(cls, path: Path, file: AnnotationFile) -> Origin:
         """Return where a file's statements come from."""
-        with path.open("rb") as content:
-            return cls(path.name, hashlib.file_digest(content, "sha256").hexdigest(), file.date, file.licence)
+        return cls(path.name, sha256_of_file(path), file.date, file.licence)
 
 
 @dataclass(frozen=True)

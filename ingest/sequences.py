@@ -115,8 +115,7 @@ def write_residues(store: Store, rows: pa.Table) -> int:
     if not store.has("proteins"):
         write_proteins(store, rows)
         return 0
-    old = store.read("proteins", ["protein_id", "amino_acids"])
-    before = dict(zip(*(old[name].to_pylist() for name in ("protein_id", "amino_acids")), strict=True))
+    before = store.lookup("proteins", "protein_id", "amino_acids")
     given = zip(rows["protein_id"].to_pylist(), rows["amino_acids"].to_pylist(), strict=True)
     changed = [protein for protein, residues in given if before.get(protein) not in (None, residues)]
     if changed and "sequence" in store.vector_columns("proteins"):

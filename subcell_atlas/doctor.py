@@ -68,7 +68,7 @@ def check_gpu() -> Check:
 def check_encoder() -> Check:
     """Say how fast SubCell can be expected to run here, and whether its weights are here."""
     try:
-        from .encoders.encoder import choose_device, fastest_precision
+        from .devices import choose_device, fastest_precision
         from .encoders.fetch import cached_path
         from .encoders.specs import ENCODERS
         from .encoders.speed import expected_speed

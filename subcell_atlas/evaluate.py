@@ -116,7 +116,7 @@ def label_sets(store: Store, ids: Sequence[str]) -> dict[str, list[frozenset[str
     for row in store.read("proteins", ["protein_id", "localization"]).to_pylist():
         kinds["localization"][row["protein_id"]] = set(row["localization"] or [])
     if store.has("annotations"):
-        aspects = dict(zip(*(store.read("terms")[c].to_pylist() for c in ("term_id", "aspect")), strict=True))
+        aspects = store.lookup("terms", "term_id", "aspect")
         for row in store.read("annotations").to_pylist():
             if aspects.get(row["term_id"]) == "complex":
                 kinds["complex"].setdefault(row["protein_id"], set()).add(row["term_id"])

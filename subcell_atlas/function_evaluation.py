@@ -81,8 +81,7 @@ def homologues(store: Store, ids: list[str]) -> np.ndarray | None:
     """Return the group (n,) of homologues of each protein; None when too few sequences are known."""
     from .sequences.homology import homology_groups
 
-    rows = store.read("proteins", ["protein_id", "amino_acids"])
-    residues = dict(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
+    residues = store.lookup("proteins", "protein_id", "amino_acids")
     groups = homology_groups([residues.get(name) or "" for name in ids])
     return groups if any(residues.values()) and len(np.unique(groups)) >= FEWEST_GROUPS else None
 
@@ -139,8 +138,7 @@ def names_of_groups(groups: list[Group]) -> list[str]:
 def as_record(found: FunctionMetrics, groups: list[Group], store: Store) -> dict[str, Any]:
     """Return metrics as a JSON object."""
     terms = [term for group in groups for term in group.terms]
-    rows = store.read("terms", ["term_id", "name"])
-    names = dict(zip(*(rows[name].to_pylist() for name in rows.column_names), strict=True))
+    names = store.lookup("terms", "term_id", "name")
     columns: Mapping[str, Any] = found.terms
     verdicts: dict[str, list[dict[str, Any]]] = {"loses": [], "gains": []}
     for at, verdict in enumerate(columns.get("verdict", ())):

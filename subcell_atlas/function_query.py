@@ -38,7 +38,7 @@ __all__ = [
 
 TEXT_WEIGHTS = {"name": 3.0, "synonyms": 2.0, "definition": 1.0}
 N_NEIGHBORS = 50  # among which those that speak for a term are looked for, by each modality
-N_SUPPORT = 3  # that are told
+N_SUPPORT = 3  # of each modality that are told
 SUPPORT = pa.struct(
     {"protein_id": pa.string(), "gene_symbol": pa.string(), "modality": pa.string(), "similarity": pa.float32()}
 )
@@ -68,12 +68,14 @@ def functions_of_gene(store: Store, name: str, *, k: int = 20, aspect: str | Non
     all proteins have does not come first. `support`: the nearest neighbors by picture or sequence that have the term.
     """
     check_k(k)
+    require_functions(store)
     names = store.read("proteins", NAME_COLUMNS)
     row = find_protein(name, names)
     protein, symbol = names["protein_id"][row].as_py(), names["gene_symbol"][row].as_py()
     rows = store.read("functions", where=f"protein_id = {quote(protein)}").to_pylist()
     if not rows:
-        check_predicted(store, protein, symbol)
+        what = "neither a picture nor a sequence here that functions could be told from"
+        raise NotBuilt(f"{symbol or protein} has {what}.")
     hits = described(store, rows, aspect=aspect)
     for hit in hits:
         hit["gene_symbol"] = symbol
@@ -98,8 +100,7 @@ def genes_of_term(store: Store, term: str, *, k: int = 20) -> pa.Table:
     predicted = [hit for hit in order if not hit["annotated"] and gain(hit["probability"], hit["prior"]) > 0][:k]
     chosen = [*known, *predicted]
     where = one_of("protein_id", [hit["protein_id"] for hit in chosen])
-    symbols = store.read("proteins", ["protein_id", "gene_symbol"], where=where) if chosen else None
-    symbol_of = dict(zip(*(symbols[c].to_pylist() for c in symbols.column_names), strict=True)) if symbols else {}
+    symbol_of = store.lookup("proteins", "protein_id", "gene_symbol", where=where) if chosen else {}
     for hit in chosen:
         hit["gene_symbol"] = symbol_of.get(hit["protein_id"])
     return hits_table(chosen)
@@ -114,8 +115,7 @@ def find_terms(store: Store, text: str, *, k: int = 10) -> pa.Table:
         raise BadInput("What function? Give some words, such as 'mitochondrial translation', or the id of a term.")
     require_functions(store)
     found = store.find_text("terms", text, weights=TEXT_WEIGHTS, k=5 * k)
-    known = store.read("function_terms", ["term_id", "n_members"])
-    members = dict(zip(known["term_id"].to_pylist(), known["n_members"].to_pylist(), strict=True))
+    members = store.lookup("function_terms", "term_id", "n_members")
     rows = [
         {
             **{name: row[name] for name in ("term_id", "name", "aspect", "definition", "score")},
@@ -162,7 +162,8 @@ def term_meant(store: Store, term: str) -> dict[str, Any]:
         raise NotBuilt(f"{msg}: fewer than {few} proteins with vectors have it, or nearly all.")
     found = [row for row in find_terms(store, wanted).to_pylist() if row["is_predicted"]]
     if not found:
-        raise UnknownName("function", term, [*predicted, *names_of_terms(store, predicted)])
+        known = [*predicted, *(row["name"] for row in term_rows(store, predicted))]
+        raise UnknownName("function", term, known)
     return term_rows(store, [found[0]["term_id"]])[0]
 
 
@@ -205,6 +206,8 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20) -> pa.T
     """
     from scipy import stats
 
+    from .cellmap.enrichment import adjust
+
     check_k(k)
     table = store.read("proteins", NAME_COLUMNS)
     rows = list(dict.fromkeys(find_protein(name, table) for name in names))
@@ -235,12 +238,9 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20) -> pa.T
                 "genes": [symbols[protein] or protein for protein in having],
             }
         )
-    n_tests = store.count("function_terms")
-    adjusted = stats.false_discovery_control(
-        [min(row["p_adjusted"], 1.0) for row in answers] + [1.0] * (n_tests - len(answers))
-    )
-    for row, p in zip(answers, adjusted, strict=False):
-        row["p_adjusted"] = float(p)
+    adjusted = adjust(np.array([row["p_adjusted"] for row in answers]), store.count("function_terms"))
+    for row, p in zip(answers, adjusted.tolist(), strict=True):
+        row["p_adjusted"] = p
     answers.sort(key=lambda row: (row["p_adjusted"], -gain(row["probability"], row["prior"]), row["term_id"]))
     return pa.Table.from_pylist(answers[:k], schema=SHARED_SCHEMA)
 
@@ -291,12 +291,6 @@ def require_functions(store: Store) -> None:
         raise NotBuilt(f"The atlas {store.uri!r} has no functions yet. {fix}")
 
 
-def check_predicted(store: Store, protein: str, symbol: str | None) -> None:
-    """Raise NotBuilt when nothing was predicted for a protein, saying why."""
-    require_functions(store)
-    raise NotBuilt(f"{symbol or protein} has neither a picture nor a sequence here that functions could be told from.")
-
-
 def described(store: Store, rows: Iterable[Mapping[str, Any]], *, aspect: str | None = None) -> list[dict[str, Any]]:
     """Return rows of `functions` with the name, aspect and prior of their terms; only of one aspect when given."""
     rows = list(rows)
@@ -314,15 +308,9 @@ def term_rows(store: Store, term_ids: Sequence[str]) -> list[dict[str, Any]]:
     if not term_ids:
         return []
     where = one_of("term_id", term_ids)
-    known = store.read("terms", ["term_id", "name"], where=where)
-    names = dict(zip(known["term_id"].to_pylist(), known["name"].to_pylist(), strict=True))
+    names = store.lookup("terms", "term_id", "name", where=where)
     rows = store.read("function_terms", where=where).to_pylist()
     return [{**row, "name": names.get(row["term_id"]) or row["term_id"]} for row in rows]
-
-
-def names_of_terms(store: Store, term_ids: Sequence[str]) -> list[str]:
-    """Return the names of some terms."""
-    return [row["name"] for row in term_rows(store, term_ids)]
 
 
 def gain(probability: float | None, prior: float) -> float:

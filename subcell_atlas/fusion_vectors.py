@@ -11,7 +11,7 @@ import pyarrow as pa
 from ._version import __version__
 from .errors import NotBuilt, UnknownName
 from .functions.fusion import WAYS, Alignment, expected_error, fused
-from .gene_functions import MODEL_SCHEMA, of_bytes, read_proteins, to_bytes
+from .gene_functions import models_table, of_bytes, read_proteins, to_bytes
 from .profiles import vector_array
 from .proteins import write_proteins
 from .recipe import Recipe
@@ -77,7 +77,7 @@ def build_fusion(store: Store, how: str, seed: int) -> dict[str, Any]:
     about = json.dumps({"how": how, "built_from": built_from, "error": error})
     row = {"name": "fusion", "modality": "fused", "kind": ALIGNMENT, "term_ids": None, "about": about}
     model = {**row, "arrays": to_bytes(alignment.arrays())}
-    store.upsert("models", pa.Table.from_pylist([model], schema=MODEL_SCHEMA))
+    store.upsert("models", models_table([model]))
     filled = {
         "image_told": int((~has_image & has_sequence).sum()),
         "sequence_told": int((has_image & ~has_sequence).sum()),

@@ -18,7 +18,8 @@ import pyarrow.compute as pc
 
 from ._version import __version__
 from .errors import BadInput, NotBuilt, UnknownName
-from .store import Store
+from .schema import table_schema
+from .store import Store, conform
 
 if TYPE_CHECKING:
     from .functions.prediction import Predictor
@@ -37,8 +38,12 @@ __all__ = [
     "counts_as_known",
     "function_inputs",
     "known_groups",
+    "models_of",
+    "models_table",
+    "of_bytes",
     "read_proteins",
     "settings_of_functions",
+    "to_bytes",
 ]
 
 MODALITIES: dict[str, tuple[str, ...]] = {
@@ -210,8 +215,7 @@ def aspects_of(store: Store) -> dict[str, str | None]:
     """Return the aspect of each term."""
     if not store.has("terms"):
         return {}
-    terms = store.read("terms", ["term_id", "aspect"])
-    return dict(zip(terms["term_id"].to_pylist(), terms["aspect"].to_pylist(), strict=True))
+    return store.lookup("terms", "term_id", "aspect")
 
 
 def settings_of_functions(store: Store) -> FunctionSettings:
@@ -264,11 +268,10 @@ def build_functions(store: Store, settings: FunctionSettings, seed: int) -> dict
         found = predict_group(proteins, group, settings, seed=seed)
         tables["functions"].append(rows_of_functions(proteins.ids, found))
         tables["function_terms"].append(rows_of_terms(group, found))
-        tables["models"].extend(pa.Table.from_pylist([row], schema=MODEL_SCHEMA) for row in found.models)
+        tables["models"].append(models_table(found.models))
     about = {"built_from": built_from, "settings": as_stored(settings)}
-    tables["models"].append(MODEL_SCHEMA.empty_table())  # there may be no term that one modality can tell
+    tables["models"].append(other_models(store))
     written = {name: pa.concat_tables(parts) for name, parts in tables.items()}
-    keep_others(store, written)
     store.drop("functions")  # its tables are never of two builds
     for name in reversed(FUNCTION_TABLES):
         store.write(name, written[name], metadata=about if name == "functions" else None)
@@ -283,17 +286,16 @@ def build_functions(store: Store, settings: FunctionSettings, seed: int) -> dict
     }
 
 
-MODEL_SCHEMA = pa.schema(
-    {"name": pa.string(), "modality": pa.string(), "kind": pa.string(), "term_ids": pa.list_(pa.string()),
-     "about": pa.string(), "arrays": pa.large_binary()}
-)  # fmt: skip
+def other_models(store: Store) -> pa.Table:
+    """Return the models that are not of functions."""
+    if "models" not in store.names():
+        return models_table([])
+    return conform(store.read("models", where="kind = 'alignment'"), table_schema("models"))
 
 
-def keep_others(store: Store, written: dict[str, pa.Table]) -> None:
-    """Add to the models that are written those that are not of functions."""
-    if "models" in store.names():
-        others = store.read("models", where="kind = 'alignment'")
-        written["models"] = pa.concat_tables([written["models"], others.select(MODEL_SCHEMA.names).cast(MODEL_SCHEMA)])
+def models_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows of `models` as a table."""
+    return pa.Table.from_pylist(list(rows), schema=table_schema("models"))
 
 
 def predict_group(proteins: Proteins, group: Group, settings: FunctionSettings, *, seed: int) -> Predicted:

@@ -10,7 +10,18 @@ from typing import Any
 
 import click
 
-__all__ = ["describe", "print_json", "reply", "show", "show_map", "system_record", "tree_lines"]
+__all__ = [
+    "describe",
+    "print_json",
+    "reply",
+    "say_error",
+    "show",
+    "show_function_metrics",
+    "show_functions",
+    "show_map",
+    "system_record",
+    "tree_lines",
+]
 
 BRIEF = 48  # characters of a list that a table shows
 BRIEF_VECTOR = 8  # numbers of a vector that a table shows
@@ -130,3 +141,81 @@ def tree_lines(graph: Any, *, depth: int = 99) -> list[str]:
     for root in [node for node in graph if graph.in_degree(node) == 0]:
         visit(root, 0)
     return lines
+
+
+def show_functions(
+    asked: dict[str, Any], rows: Sequence[dict[str, Any]], notes: Sequence[str], *, as_json: bool
+) -> None:
+    """Print functions: what is known, and what is predicted, apart."""
+    modalities = ("image", "sequence", "fused")
+    shared = bool(rows) and "n_known" in rows[0]
+    if as_json:
+        hits = rows
+        if not shared:
+            hits = [
+                {**{key: value for key, value in row.items() if key not in modalities},
+                 "modalities": {name: row[name] for name in modalities}}
+                for row in rows
+            ]  # fmt: skip
+        print_json({"query": asked, "hits": hits, "notes": notes})
+        return
+    for other in asked.get("terms", [])[1:4]:
+        click.echo(f"Also: {other['name']} ({other['term_id']})", err=True)
+    if shared:
+        show(
+            rows, ["term_id", "name", "n_known", "n_genes", "n_members", "p_adjusted", "probability", "prior", "genes"]
+        )
+    else:
+        of_term = "term" in asked or "text" in asked
+        if of_term and rows:
+            click.echo(
+                f"{rows[0]['term_id']} {rows[0]['name']} ({rows[0]['aspect']}), a share of {rows[0]['prior']:.3g}"
+            )
+        what = ["gene_symbol"] if of_term else ["term_id", "name", "aspect", "prior"]
+        columns = [*what, "probability", *modalities, *([] if of_term else ["because of"])]
+        for title, is_known in (("Known", True), ("Predicted", False)):
+            chosen = [{**row, "because of": because(row)} for row in rows if row["annotated"] is is_known]
+            if chosen:
+                show(chosen, columns, title=title)
+        if not rows:
+            show([], columns)
+    for note in notes:
+        click.echo(note, err=True)
+
+
+def because(row: dict[str, Any]) -> str:
+    """Return the neighbors that speak for a prediction, in a few words."""
+    found = [f"{each['gene_symbol'] or each['protein_id']} ({each['modality']})" for each in row["support"] or ()]
+    return ", ".join(found[:3])
+
+
+def show_function_metrics(found: dict[str, Any]) -> None:
+    """Print how well functions are told by each modality, held out in two ways, and where fusion loses."""
+    columns = ["modality", "macro_ap", "95 %", "micro_ap", "fmax", "brier_skill", "calibration_error"]
+    for title, of in (("by protein", found), ("with their homologues", found.get("by_homology"))):
+        if of is None:
+            continue
+        rows = [
+            {"modality": name, **own, "95 %": f"{own['macro_ap_low']:.3f} to {own['macro_ap_high']:.3f}"}
+            for name, own in of.items()
+            if isinstance(own, dict) and "macro_ap" in own
+        ]
+        show(rows, columns, title=f"{of['n_terms']} terms, {of['n_proteins']} proteins with both, held out {title}")
+        against = [each for each in of["differences"] if each["metric"] == "macro_ap"]
+        for each in against:
+            p = "< 0.001" if each["p"] < 0.001 else f"{each['p']:.2g}"
+            low, high = f"{each['low']:+.3f}", f"{each['high']:+.3f}"
+            click.echo(f"Fused against {each['against']}: {each['difference']:+.3f} ({low} to {high}), p {p}.")
+        click.echo(f"Fusion gains on {len(of['gains'])} terms and loses on {len(of['loses'])}.")
+        if of["loses"]:
+            show(of["loses"][:10], ["term_id", "name", "n_positive", "better_single", "difference", "p_adjusted"])
+
+
+def say_error(error: dict[str, Any]) -> str:
+    """Say how far pictures are off that are told from sequences."""
+    of = error["image"]
+    return (
+        f"The picture is a guess from the sequence. Of {error['n']} proteins with both, half had a cosine above "
+        f"{of['quantiles']['0.5']:.2f} to their own picture (by chance {of['chance']:.2f}); "
+        f"{of['median_rank']:.0%} of other pictures are nearer to a guess than the right one."
+    )

@@ -35,10 +35,10 @@ def stored_encoder(store: Store) -> str | None:
     return recipe.encoder if recipe and "sequence" in store.vector_columns("proteins") else None
 
 
-def sequences_to_embed(store: Store) -> pa.Table:
-    """Return protein_id and amino_acids of the proteins that have a sequence and no vector of it."""
+def sequences_to_embed(store: Store, *, anew: bool = False) -> pa.Table:
+    """Return protein_id and amino_acids of the proteins that have a sequence and, but for `anew`, no vector of it."""
     missing = "amino_acids IS NOT NULL"
-    if "sequence" in store.vector_columns("proteins"):
+    if not anew and "sequence" in store.vector_columns("proteins"):
         missing += " AND sequence IS NULL"
     return store.read("proteins", ["protein_id", "amino_acids"], where=missing).sort_by("protein_id")
 
@@ -51,24 +51,19 @@ def embed_sequences(store: Store, encoder: SequenceEncoder, *, replace: bool = F
     """
     if not has_sequences(store):
         raise NotBuilt("This atlas has no sequences. Put some in: subcell-atlas ingest sequences FASTA")
-    recipe = encoder.recipe()
-    stored = store.recipe("proteins", "sequence")
-    if stored is not None and stored_encoder(store) and (difference := stored.difference(recipe)):
-        if not replace:
-            msg = f"The sequence vectors of this atlas were made otherwise: {difference}."
-            raise RecipeMismatch(f"{msg}\nGo on with what made them, or put others in their place with --replace.")
-        todo = store.read("proteins", ["protein_id", "amino_acids"], where="amino_acids IS NOT NULL")
-        todo = todo.sort_by("protein_id")
-    else:
-        todo = sequences_to_embed(store)
-    ids, residues = todo["protein_id"].to_pylist(), todo["amino_acids"].to_pylist()
-    distinct = list(dict.fromkeys(residues))
+    stored = store.recipe("proteins", "sequence") if stored_encoder(store) else None
+    difference = stored.difference(encoder.recipe()) if stored else None
+    if difference and not replace:
+        msg = f"The sequence vectors of this atlas were made otherwise: {difference}."
+        raise RecipeMismatch(f"{msg}\nGo on with what made them, or put others in their place with --replace.")
+    todo = sequences_to_embed(store, anew=bool(difference))
     owners: dict[str, list[str]] = {}
-    for protein, sequence in zip(ids, residues, strict=True):
-        owners.setdefault(sequence, []).append(protein)
+    for row in todo.to_pylist():
+        owners.setdefault(row["amino_acids"], []).append(row["protein_id"])
+    distinct = list(owners)
     n_done, written = 0, time.monotonic()
     waiting: list[pa.Table] = []
-    bar = tqdm(total=len(ids), unit="sequence", disable=not progress, file=sys.stderr, dynamic_ncols=True)
+    bar = tqdm(total=todo.num_rows, unit="sequence", disable=not progress, file=sys.stderr, dynamic_ncols=True)
     try:
         with bar:
             for places, vectors in encoder.batches(distinct):
@@ -81,7 +76,7 @@ def embed_sequences(store: Store, encoder: SequenceEncoder, *, replace: bool = F
                     waiting, written = [], time.monotonic()
     except KeyboardInterrupt:
         n_done += write(store, waiting, encoder)
-        msg = f"Interrupted; {n_done} of {len(ids)} sequences are embedded and stored. Run it again to go on."
+        msg = f"Interrupted; {n_done} of {todo.num_rows} sequences are embedded and stored. Run it again to go on."
         raise AtlasError(msg) from None
     return n_done + write(store, waiting, encoder)
 

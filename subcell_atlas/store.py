@@ -177,6 +177,11 @@ class Store:
         except (ValueError, RuntimeError) as exc:
             raise bad_condition(exc, where, opened.schema.names) from exc
 
+    def lookup(self, table: str, key: str, value: str, *, where: str | None = None) -> dict[Any, Any]:
+        """Return one column of `table` by another, for the rows that meet `where`."""
+        rows = self.read(table, [key, value], where=where)
+        return dict(zip(rows[key].to_pylist(), rows[value].to_pylist(), strict=True))
+
     def batches(self, table: str, columns: Sequence[str], *, size: int = 8192) -> Iterable[pa.RecordBatch]:
         """Yield `table` in batches of about `size` rows, so that memory stays bounded."""
         return iter(self._require(table).search().select(list(columns)).to_batches(batch_size=size))

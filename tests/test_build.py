@@ -12,10 +12,11 @@ from subcell_atlas.build import build
 from subcell_atlas.errors import NotBuilt, UnknownName
 from subcell_atlas.evaluate import evaluate
 from subcell_atlas.evaluation.agreement import best_overlap, evaluate_map
-from subcell_atlas.evaluation.retrieval import average_precisions, evaluate_retrieval
+from subcell_atlas.evaluation.retrieval import evaluate_retrieval
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.proteins import write_proteins
 from subcell_atlas.query import map_graph
+from subcell_atlas.ranking import average_precisions
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.store import Store
 

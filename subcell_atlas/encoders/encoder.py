@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from .._version import __version__
+from ..devices import choose_device, fastest_precision
 from ..errors import AtlasError, BadInput, BadWeights, RecipeMismatch, UnknownName
+from ..hashing import sha256_of_file
 from ..recipe import Recipe
 from .fetch import NoConnection, cached_path, fetch, how_to_get
 from .guards import check_crops
@@ -31,7 +33,7 @@ from .specs import (
     find_spec,
 )
 from .vit import LocalizationHead, SubCellNetwork
-from .weights import load_head, load_weights, seed_weights, sha256_of_file, sha256_of_state
+from .weights import load_head, load_weights, seed_weights, sha256_of_state
 
 __all__ = [
     "FASTEST",
@@ -39,7 +41,6 @@ __all__ = [
     "RANDOM",
     "AttentionMaps",
     "Encoder",
-    "fastest_precision",
     "load_encoder",
     "load_encoder_of",
 ]
@@ -493,27 +494,3 @@ def read_head(spec: EncoderSpec, path: Path) -> LocalizationHead:
         head = LocalizationHead(spec.dim, len(LOCALIZATIONS))
     load_head(head, path, encoder=spec.name)
     return head
-
-
-def choose_device(device: str | None) -> str:
-    """Return `device` if it can be used, CUDA or the CPU when None; raise BadInput when this machine lacks it."""
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    msg = f"The device {device!r} cannot be used on this machine; 'cpu' can."
-    try:
-        found = torch.empty(1, device=device).device
-    except (RuntimeError, AssertionError) as exc:
-        raise BadInput(msg) from exc
-    if found.type == "meta":
-        raise BadInput(msg)
-    return device
-
-
-def fastest_precision(device: str) -> str:
-    """Return bfloat16 where matrix products are faster in it: on GPUs, and on processors that multiply it."""
-    if device.startswith("cuda"):
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
-    if device == "cpu":
-        able: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # absent from older versions of torch
-        return "bfloat16" if able.get("avx512_bf16") or able.get("amx_bf16") else "float32"
-    return "float32"

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import torch
 
-from .encoder import PRECISIONS, fastest_precision
+from ..devices import fastest_precision
+from .encoder import PRECISIONS
 from .specs import EncoderSpec, NetworkConfig
 from .vit import SubCellNetwork
 from .weights import seed_weights

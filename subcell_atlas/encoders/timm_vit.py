@@ -6,7 +6,6 @@ come under licences of their own.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..box_operators import make_torchvision_importable
 from ..errors import AtlasError, BadInput, MissingExtra, UnknownName
 from .network import OWN, Network, min_max
 from .specs import CHANNELS, SUBCELL_CROP_UM, TIMM, EncoderSpec, Published, TimmConfig
@@ -167,31 +167,13 @@ def make_model(name: str) -> Any:
 
 
 def import_timm() -> ModuleType:
-    """Return timm; raise MissingExtra when it is not installed, AtlasError when it does not go with torch.
-
-    timm imports torchvision, whose wheel on PyPI is built for CUDA: beside a build of torch for processors its
-    operators for boxes are absent, and importing it fails. Nothing here calls them, so they are declared, and it is
-    tried again.
-    """
+    """Return timm; raise MissingExtra when it is not installed, AtlasError when it does not go with torch."""
+    make_torchvision_importable()
     try:
-        try:
-            import timm
-        except RuntimeError as exc:
-            if "torchvision::nms" not in str(exc):
-                raise
-            declare_box_operators()
-            import timm
+        import timm
     except ModuleNotFoundError as exc:
         raise MissingExtra("timm", "timm", f"An encoder {TIMM}NAME") from exc
     except (ImportError, RuntimeError) as exc:
         msg = f"timm cannot be loaded: {exc}.\nAs a rule torchvision and torch do not match; install a pair."
         raise AtlasError(msg) from exc
     return timm
-
-
-def declare_box_operators() -> None:
-    """Declare torchvision's operators without implementations, and forget the modules that were begun without them."""
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    for module in [module for module in sys.modules if module.partition(".")[0] in ("timm", "torchvision")]:
-        del sys.modules[module]

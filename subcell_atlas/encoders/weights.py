@@ -21,7 +21,7 @@ from ..errors import BadWeights
 from ..writing import written_whole
 from .network import Network
 
-__all__ = ["load_head", "load_weights", "save_weights", "seed_weights", "sha256_of_file", "sha256_of_state"]
+__all__ = ["load_head", "load_weights", "save_weights", "seed_weights", "sha256_of_state"]
 
 HEAD_NAMES = {"layers.0": "0", "layers.1": "3", "layers.2": "6"}  # of a published head; the numbers between: dropout
 
@@ -146,12 +146,6 @@ def seed_weights(network: nn.Module, seed: int) -> None:
                 parameter.normal_(0, fan_in**-0.5, generator=generator)
             elif name.endswith("bias"):
                 parameter.zero_()
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_of_state(network: nn.Module) -> str:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-__all__ = ["Retrieval", "average_precisions", "evaluate_retrieval"]
+from ..ranking import average_precisions
+
+__all__ = ["Retrieval", "evaluate_retrieval"]
 
 N_SHUFFLES = 5
 ROWS_AT_A_TIME = 256  # queries; memory grows with this, not with the square of the proteins
@@ -21,19 +23,6 @@ class Retrieval:
     mean_ap: float
     shuffled: float
     n: int
-
-
-def average_precisions(hits: np.ndarray) -> np.ndarray:
-    """Return the average precision of each query; NaN where nothing is relevant.
-
-    hits: (queries, others) bool, whether the neighbor at each rank, nearest first, is relevant.
-    """
-    query, rank = np.nonzero(hits)
-    n_relevant = np.bincount(query, minlength=len(hits))
-    first = np.repeat(np.cumsum(n_relevant) - n_relevant, n_relevant)
-    precision = (np.arange(len(query)) - first + 1) / (rank + 1)
-    with np.errstate(invalid="ignore"):
-        return np.bincount(query, weights=precision, minlength=len(hits)) / n_relevant
 
 
 def evaluate_retrieval(vectors: np.ndarray, labels: Sequence[frozenset[str]], *, seed: int) -> Retrieval:

@@ -45,19 +45,9 @@ class Calibration:
         base = np.log((n_members + SPARSE) / (n - n_members + SPARSE))
         common, offset = newton(at, members, everyone, np.zeros(1), base, prior=0.0, center=0.0, shared=True)
         center = max(float(common[0]), 0.0)
-        slope, offset = newton(
-            at,
-            members,
-            everyone,
-            np.full(len(base), center),
-            offset if center else base,
-            prior=PRIOR,
-            center=center,
-            shared=False,
-        )
-        tells = varies & (
-            slope > 0
-        )  # what is less likely the higher the score is chance, and then the share of members is told
+        start = np.full(len(base), center), offset if center else base
+        slope, offset = newton(at, members, everyone, *start, prior=PRIOR, center=center, shared=False)
+        tells = varies & (slope > 0)  # less likely the higher the score is chance: then the share of members is told
         slope, offset = np.where(tells, slope, 0.0), np.where(tells, offset, base)
         return cls(*(part.astype(np.float32) for part in (mean, deviation, slope, offset)))
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import eigh
 
-__all__ = ["Expansion", "Standard"]
+__all__ = ["Expansion", "Standard", "unit"]
 
 LISTS = ("means", "scales", "axes")
 N_AXES = 32  # of each modality, whose products are taken
@@ -126,3 +126,8 @@ def telling_axes(block: np.ndarray, truth: np.ndarray) -> np.ndarray:
     n = told.shape[1]
     _, directions = eigh(told.T @ told, subset_by_index=(max(n - N_AXES, 0), n - 1))
     return weights @ directions
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (n, d) divided by their length; one of no length stays so."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import cholesky, eigh, solve_triangular
 
 from ..errors import BadInput, UnknownName
-from .features import Standard
+from .features import Standard, unit
 from .splits import make_folds
 
 __all__ = ["WAYS", "Alignment", "FillError", "Told", "concatenated", "expected_error", "fused"]
@@ -518,8 +518,3 @@ def labels(groups: np.ndarray, n: int) -> np.ndarray:
     if found.shape != (n,):
         raise BadInput(f"Groups should be one for each of {n} proteins; got {found.shape}.")
     return found
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (n, d) divided by their length; one of no length stays so."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -16,8 +16,9 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import blas, cho_factor, cho_solve
 
+from ..ranking import average_precisions
 from .calibration import Calibration
-from .features import Expansion
+from .features import Expansion, unit
 from .splits import make_folds
 
 __all__ = [
@@ -65,7 +66,7 @@ def cross_validate(
 ) -> np.ndarray:  # fmt: skip
     """Return probabilities (n, T) float32, each from a model that has not seen the protein's fold.
 
-    folds: (n,) int. A term without a member in some training part gets its share of members there, which is 0.
+    folds: (n,) int. A term without a member in some training part gets about 0 there.
     """
     found = np.empty(truth.shape, np.float32)
     for fold in np.unique(folds):
@@ -242,11 +243,6 @@ class NeighborPredictor:
         return NeighborModel(expansion, units, truth, best, Calibration.fit(scores[best], truth))
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (n, d) divided by their length."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-
 def nearest(queries: np.ndarray, units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows (m, k) of `units` that are most like each query, best first, and their cosines (m, k)."""
     k = min(k, len(units))
@@ -274,13 +270,9 @@ def votes(found: np.ndarray, likeness: np.ndarray, truth: np.ndarray) -> np.ndar
 def mean_average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
     """Return the mean over terms of the average precision of scores (n, T); terms without a member are left out."""
     ranked = np.take_along_axis(truth, np.argsort(-scores, axis=0, kind="stable"), axis=0)
-    term, rank = np.nonzero(ranked.T)
-    n_members = np.bincount(term, minlength=truth.shape[1])
-    first = np.repeat(np.cumsum(n_members) - n_members, n_members)
-    precision = (np.arange(len(term)) - first + 1) / (rank + 1)
-    sums = np.bincount(term, weights=precision, minlength=truth.shape[1])
-    known = n_members > 0
-    return float(np.mean(sums[known] / n_members[known])) if known.any() else 0.0
+    found = average_precisions(ranked.T)
+    known = np.isfinite(found)
+    return float(found[known].mean()) if known.any() else 0.0
 
 
 PREDICTORS: dict[str, Predictor] = {"linear": LinearPredictor(), "neighbors": NeighborPredictor()}

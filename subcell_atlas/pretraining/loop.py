@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from tqdm import tqdm
 
-from ..encoders.encoder import fastest_precision
+from ..devices import fastest_precision
 from ..encoders.vit import SubCellNetwork
 from ..encoders.weights import sha256_of_state
 from ..errors import AtlasError, BadInput

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .._version import __version__
-from ..errors import AtlasError, BadInput, UnknownName
+from ..errors import AtlasError, UnknownName
 from ..recipe import Recipe
 from .esm_weights import ESM, EsmSpec, Weights, find_folder, import_transformers, load_weights
 from .residues import check_sequences
@@ -239,8 +239,10 @@ def load_esm(
     transformers = import_transformers()
     import torch
 
+    from ..devices import choose_device, fastest_precision  # torch comes with it
+
     device = choose_device(device)
-    precision = precision or default_precision(device)
+    precision = precision or (fastest_precision(device) if device.startswith("cuda") else "float32")
     folder = find_folder(spec) if weights is None else Path(weights)
     loaded = load_weights(transformers, spec, folder, precision=precision, published=weights is None)
     try:
@@ -252,27 +254,3 @@ def load_esm(
 def too_small(device: str, spec: EsmSpec) -> str:
     """Return the beginning of a sentence about memory that does not suffice."""
     return f"The memory of {device} is too small for {spec.name!r}"
-
-
-def choose_device(device: str | None) -> str:
-    """Return `device` if it can be used, CUDA or the CPU when None; raise BadInput when this machine lacks it."""
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        usable = torch.empty(1, device=device).device.type != "meta"
-    except (RuntimeError, AssertionError):
-        usable = False
-    if not usable:
-        raise BadInput(f"The device {device!r} cannot be used on this machine; 'cpu' can.")
-    return device
-
-
-def default_precision(device: str) -> str:
-    """Return float32 for a processor, and what is half of it for a GPU."""
-    import torch
-
-    if not device.startswith("cuda"):
-        return "float32"
-    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import pickle
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import numpy as np
 
 from ..box_operators import make_torchvision_importable
 from ..errors import AtlasError, BadWeights, MissingExtra
+from ..hashing import sha256_of_file
 from .residues import LETTERS
 
 __all__ = ["ESM", "EsmSpec", "Vocabulary", "Weights", "find_folder", "import_transformers", "is_cached", "load_weights"]
@@ -267,9 +267,3 @@ def quiet(transformers: Any) -> Iterator[None]:
 def first_line(exc: BaseException) -> str:
     """Return the first line of an error's message, not too long."""
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
-
-
-def sha256_of_file(path: Path) -> str:
-    """Return the sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
