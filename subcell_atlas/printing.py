@@ -25,6 +25,8 @@ __all__ = [
 
 BRIEF = 48  # characters of a list that a table shows
 BRIEF_VECTOR = 8  # numbers of a vector that a table shows
+BY_MODALITY = ("image", "sequence", "fused")  # each modality's probability of a function
+SHARED = ("term_id", "name", "n_known", "n_genes", "n_members", "p_adjusted", "probability", "prior", "genes")
 MOST_COLUMNS = 12  # of a printed table; wider rows are printed one below the other
 
 
@@ -146,41 +148,41 @@ def tree_lines(graph: Any, *, depth: int = 99) -> list[str]:
 def show_functions(
     asked: dict[str, Any], rows: Sequence[dict[str, Any]], notes: Sequence[str], *, as_json: bool
 ) -> None:
-    """Print functions: what is known, and what is predicted, apart."""
-    modalities = ("image", "sequence", "fused")
+    """Print functions: of one gene or one term what is known and what is predicted, apart; of several genes a list."""
     shared = bool(rows) and "n_known" in rows[0]
     if as_json:
-        hits = rows
-        if not shared:
-            hits = [
-                {**{key: value for key, value in row.items() if key not in modalities},
-                 "modalities": {name: row[name] for name in modalities}}
-                for row in rows
-            ]  # fmt: skip
+        hits = rows if shared else [function_record(row) for row in rows]
         print_json({"query": asked, "hits": hits, "notes": notes})
         return
     for other in asked.get("terms", [])[1:4]:
         click.echo(f"Also: {other['name']} ({other['term_id']})", err=True)
-    if shared:
-        show(
-            rows, ["term_id", "name", "n_known", "n_genes", "n_members", "p_adjusted", "probability", "prior", "genes"]
-        )
+    if shared or not rows:
+        show(rows, SHARED)
     else:
-        of_term = "term" in asked or "text" in asked
-        if of_term and rows:
-            click.echo(
-                f"{rows[0]['term_id']} {rows[0]['name']} ({rows[0]['aspect']}), a share of {rows[0]['prior']:.3g}"
-            )
-        what = ["gene_symbol"] if of_term else ["term_id", "name", "aspect", "prior"]
-        columns = [*what, "probability", *modalities, *([] if of_term else ["because of"])]
-        for title, is_known in (("Known", True), ("Predicted", False)):
-            chosen = [{**row, "because of": because(row)} for row in rows if row["annotated"] is is_known]
-            if chosen:
-                show(chosen, columns, title=title)
-        if not rows:
-            show([], columns)
+        show_known_and_predicted(rows, of_term="term" in asked or "text" in asked)
     for note in notes:
         click.echo(note, err=True)
+
+
+def function_record(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a hit as the JSON of functions has it."""
+    rest = {key: value for key, value in row.items() if key not in BY_MODALITY}
+    return {**rest, "modalities": {name: row[name] for name in BY_MODALITY}}
+
+
+def show_known_and_predicted(rows: Sequence[dict[str, Any]], *, of_term: bool) -> None:
+    """Print the genes of a term, or the terms of a gene, after the name of which it is."""
+    first = rows[0]
+    if of_term:
+        click.echo(f"{first['term_id']} {first['name']} ({first['aspect']}); {first['prior']:.2%} of proteins have it")
+    elif first["protein_id"]:  # which may have been asked for by a synonym
+        click.echo(f"{first['gene_symbol'] or first['protein_id']} ({first['protein_id']})")
+    what = ["gene_symbol"] if of_term else ["term_id", "name", "aspect", "prior"]
+    columns = [*what, "probability", *BY_MODALITY, *([] if of_term else ["because of"])]
+    for title, is_known in (("Known", True), ("Predicted", False)):
+        chosen = [{**row, "because of": because(row)} for row in rows if row["annotated"] is is_known]
+        if chosen:
+            show(chosen, columns, title=title)
 
 
 def because(row: dict[str, Any]) -> str:
