@@ -82,12 +82,14 @@ def planted(options: argparse.Namespace) -> None:
     scores = told_out_of_fold(proteins, groups, np.arange(len(proteins.ids)), "linear", seed=options.seed)
     truth = np.hstack([group.truth for group in groups])
     names = [kinds.get(term, "") for group in groups for term in group.terms]
-    known = groups[0].known
+    known = np.logical_or.reduce([group.known for group in groups])
     print(f"{n} proteins, {options.cells} cells each; macro average precision with 95 % intervals")
     for kind in (*dict.fromkeys(names), "all"):
         columns = [i for i, name in enumerate(names) if kind in (name, "all")]
-        chosen = {name: own[known][:, columns] for name, own in scores.items()}
-        found = evaluate_functions(truth[known][:, columns], chosen, aspects=[kind] * len(columns), seed=options.seed)
+        chosen = {name: own[:, columns] for name, own in scores.items()}
+        found = evaluate_functions(
+            truth[:, columns], chosen, aspects=[kind] * len(columns), known={kind: known}, seed=options.seed
+        )
         print_modalities(f"{kind} ({len(columns)} terms)", {name: vars(of) for name, of in found.modalities.items()})
 
 
@@ -118,9 +120,13 @@ def real(options: argparse.Namespace) -> None:
     group = group._replace(terms=[group.terms[i] for i in kept], truth=group.truth[:, kept])
     for title, held in (("by protein", np.arange(len(proteins.ids))), ("by homology", families)):
         scores = told_out_of_fold(proteins, [group], held, "linear", seed=options.seed)
-        chosen = {name: own[group.known] for name, own in scores.items()}
-        aspects = [group.aspect] * len(group.terms)
-        found = evaluate_functions(group.truth[group.known], chosen, aspects=aspects, seed=options.seed)
+        found = evaluate_functions(
+            group.truth,
+            scores,
+            aspects=[group.aspect] * len(group.terms),
+            known={group.aspect: group.known},
+            seed=options.seed,
+        )
         modalities = {name: vars(of) for name, of in found.modalities.items()}
         print_modalities(f"{group.known.sum()} genes, {len(kept)} terms, held out {title}", modalities)
         best = max(modalities[name]["macro_ap"] for name in ("image", "sequence"))

@@ -94,14 +94,16 @@ class Atlas:
         return query.similar_to_vector(self._store, vector, k=k, where=where, cell_line=cell_line)
 
     def similar_to_sequence(
-        self, residues: str, *, k: int = 10, modality: str = "sequence", where: str | None = None
-    ) -> pa.Table:
+        self, residues: str, *, k: int = 10, modality: str = "sequence", where: str | None = None,
+        weights: str | None = None,
+    ) -> pa.Table:  # fmt: skip
         """Return the `k` proteins most like a sequence that is not in the atlas, the same columns as `similar`.
 
         modality: "sequence", or "image": the picture that such a protein is expected to give is told from the sequence
-        first; `info()["fusion"]` says how far such guesses are off.
+        first; `info()["fusion"]` says how far such guesses are off. `weights`: the folder of the protein language
+        model, when the atlas's sequences were embedded by one that cannot be fetched.
         """
-        vector = self._vector_of_sequence(residues)
+        vector = self._vector_of_sequence(residues, weights)
         if modality == "image":
             vector = alignment_of(self._store).fill_image(vector[None], full_length=True)[0]
         elif modality != "sequence":
@@ -115,31 +117,37 @@ class Atlas:
         sequence: str | None = None,
         k: int = 20,
         aspect: str | None = None,
+        weights: str | None = None,
     ) -> pa.Table:
         """Return what a gene may do; with `term`, which genes may do it; of several genes, what they share.
 
         term: an id, a name, or some words; sequence: residues of a protein that is not in the atlas. Columns: rank,
         protein_id, gene_symbol, term_id, name, aspect, probability, prior (the share of proteins that have it),
         annotated, image, sequence, fused (each modality's probability), support (nearest neighbors that have it). Known
-        ones come first. `aspect`: of one gene, only terms of it. See `function_query` for those of several genes.
+        ones come first. `aspect`: only terms of it. `weights`: for a sequence, as `similar_to_sequence` has it. See
+        `function_query.shared_functions` for the columns of several genes.
         """
         if sum(map(bool, (genes, term, sequence))) != 1:
             raise BadInput(
                 "One question at a time: functions('GENE'), functions(term='…') or functions(sequence='M…')."
             )
+        if term and aspect:
+            raise BadInput("A term is of one aspect; leave the aspect out.")
         if term:
             return function_query.genes_of_term(self._store, term, k=k)
         if sequence:
-            vector = self._vector_of_sequence(sequence)
-            return function_query.functions_of_vectors(self._store, sequence=vector, k=k)
+            vector = self._vector_of_sequence(sequence, weights)
+            return function_query.functions_of_vectors(self._store, sequence=vector, k=k, aspect=aspect)
         if len(genes) > 1:
-            return function_query.shared_functions(self._store, genes, k=k)
+            return function_query.shared_functions(self._store, genes, k=k, aspect=aspect)
         return function_query.functions_of_gene(self._store, genes[0], k=k, aspect=aspect)
 
-    def functions_of_image(self, picture: np.ndarray, *, k: int = 20, **options: Any) -> pa.Table:
+    def functions_of_image(
+        self, picture: np.ndarray, *, k: int = 20, aspect: str | None = None, **options: Any
+    ) -> pa.Table:
         """Return what the protein in a picture may do; `options` are those of `similar_to_image` about the picture."""
         vector = self._vector_of_picture(picture, **options)
-        return function_query.functions_of_vectors(self._store, image=vector, k=k)
+        return function_query.functions_of_vectors(self._store, image=vector, k=k, aspect=aspect)
 
     def find_terms(self, text: str, *, k: int = 10) -> pa.Table:
         """Return the terms whose name, synonyms or definition fit some words, best first."""
@@ -214,14 +222,14 @@ class Atlas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _vector_of_sequence(self, residues: str) -> np.ndarray:
+    def _vector_of_sequence(self, residues: str, weights: str | None = None) -> np.ndarray:
         name = stored_encoder(self._store)
         if name is None:
             raise NotBuilt("This atlas has no sequence vectors. Put some in: subcell-atlas ingest sequences FASTA")
-        if self._sequence_encoder is None:
+        if self._sequence_encoder is None or weights:
             from .sequences import load_sequence_encoder
 
-            self._sequence_encoder = load_sequence_encoder(name)
+            self._sequence_encoder = load_sequence_encoder(name, weights=weights)
             stored = self._store.recipe("proteins", "sequence")
             assert stored is not None
             stored.check_same(self._sequence_encoder.recipe(), here="this atlas", there="This encoder")

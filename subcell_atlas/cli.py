@@ -82,7 +82,9 @@ def picture_options(command: Any) -> Any:
             click.option("--field", is_flag=True, help="It is a field of view, not one cell: its cells are found."),
             click.option("--mask", type=file, help="Of the picture: a number for each cell, 0 outside."),
             click.option("--encoder", metavar="FILE", help="For --image: the file that describes the atlas's encoder."),
-            click.option("--weights", multiple=True, metavar="FILE", help="For --image: the atlas's encoder's."),
+            click.option(
+                "--weights", multiple=True, metavar="PATH", help="The atlas's encoder's, of --image or of --sequence."
+            ),
         ]
     ):
         command = add(command)
@@ -559,12 +561,14 @@ def similar(
                 raise click.UsageError("A sequence is of no cell line: leave --cell-line out.")
             record = one_record(sequence)
             asked = {"sequence": record.gene.written}
-            hits = atlas.similar_to_sequence(record.residues, modality=modality or "sequence", **options)
+            options |= {"modality": modality or "sequence", "weights": one_path(picture["weights"])}
+            hits = atlas.similar_to_sequence(record.residues, **options)
             if modality == "image":
                 click.echo(say_error(atlas.info()["fusion"]["error"]), err=True)
         else:
             hits = atlas.similar(*genes, modality=modality or "image", **options)
     asked["modality"] = modality or ("sequence" if sequence else "image")
+    options.pop("weights", None)
     asked |= {key: value for key, value in options.items() if value is not None}
     rows = hits.to_pylist()
     columns = ["rank", "gene_symbol", "similarity", "localization", "n_cells"]
@@ -580,6 +584,13 @@ def one_record(path: Path) -> Record:
         which = f"the first is asked for, {records[0].gene.written}"
         click.echo(f"{path} holds {len(records)} sequences; {which}.", err=True)
     return records[0]
+
+
+def one_path(weights: Sequence[str]) -> str | None:
+    """Return the folder of a protein language model that a person gave."""
+    if len(weights) > 1:
+        raise click.UsageError("A sequence's encoder is in one folder: one --weights.")
+    return weights[0] if weights else None
 
 
 def picture_given(
@@ -641,7 +652,7 @@ def compare(gene: str, uri: str | None, as_json: bool, by: str) -> None:
 @click.option("--sequence", type=click.Path(path_type=Path), metavar="FASTA", help="Ask for a sequence.")
 @picture_options
 @click.option("-k", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many predictions.")
-@click.option("--aspect", help="Of one gene, only terms of this aspect, such as molecular_function.")
+@click.option("--aspect", help="Only terms of this aspect, such as molecular_function.")
 def functions_command(
     genes: Sequence[str], uri: str | None, as_json: bool, term: str | None, text: str | None, sequence: Path | None,
     images: Sequence[Path], k: int, aspect: str | None, **picture: Any,
@@ -662,16 +673,17 @@ def functions_command(
         elif term or text:
             meant = atlas.find_terms(text, k=5).to_pylist() if text else []
             asked = {"text": text, "terms": meant} if text else {"term": term}
-            found = atlas.functions(term=term or text, k=k)
+            found = atlas.functions(term=term or text, k=k, aspect=aspect)
         elif sequence:
             record = one_record(sequence)
             asked = {"sequence": record.gene.written}
-            found = atlas.functions(sequence=record.residues, k=k)
+            weights = one_path(picture["weights"])
+            found = atlas.functions(sequence=record.residues, k=k, aspect=aspect, weights=weights)
         else:
             asked = {"image": [str(path) for path in images]}
-            found = atlas.functions_of_image(**picture_given(atlas, images, **picture), k=k)
+            found = atlas.functions_of_image(**picture_given(atlas, images, **picture), k=k, aspect=aspect)
         notes = notes_on_functions(atlas.store)
-    show_functions(asked, found.to_pylist(), notes, as_json=as_json)
+    show_functions(asked, found.to_pylist(), notes, k=k, as_json=as_json)
 
 
 @main.command("map")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["asked", "homologues", "measure_functions", "told_out_of_fold"]
 
 CONCATENATION = "concatenation"  # of both, without products: the plain baseline of fusion
-FEWEST_GROUPS = 2 * N_FOLDS  # of homologues, for proteins to be held out by them
+FEWEST_GROUPS = 2 * N_FOLDS  # of homologues among whom a group of terms speaks of, to be held out by them
 
 
 def measure_functions(store: Store, seed: int) -> dict[str, Any]:
@@ -48,10 +48,16 @@ def measure_functions(store: Store, seed: int) -> dict[str, Any]:
     alone = np.arange(len(chosen.ids))
     found = as_record(measure(chosen, groups, alone, settings.predictor, seed=seed), groups, store)
     families = homologues(store, chosen.ids)
-    if families is not None:
+    groups = [] if families is None else [each for each in groups if n_families(families[each.known]) >= FEWEST_GROUPS]
+    if families is not None and groups:
         by_family = measure(chosen, groups, families, settings.predictor, seed=seed)
-        found["by_homology"] = as_record(by_family, groups, store) | {"groups": int(families.max()) + 1}
+        found["by_homology"] = as_record(by_family, groups, store) | {"groups": n_families(families)}
     return found
+
+
+def n_families(families: np.ndarray) -> int:
+    """Return how many families some proteins are of."""
+    return len(np.unique(families))
 
 
 def asked(store: Store, settings: FunctionSettings) -> tuple[Proteins, list[Group]]:
@@ -78,12 +84,12 @@ def narrowed(group: Group, rows: np.ndarray, fewest: int) -> Group:
 
 
 def homologues(store: Store, ids: list[str]) -> np.ndarray | None:
-    """Return the group (n,) of homologues of each protein; None when too few sequences are known."""
+    """Return the group (n,) of homologues of each protein; None when no sequence is known."""
     from .sequences.homology import homology_groups
 
     residues = store.lookup("proteins", "protein_id", "amino_acids")
-    groups = homology_groups([residues.get(name) or "" for name in ids])
-    return groups if any(residues.values()) and len(np.unique(groups)) >= FEWEST_GROUPS else None
+    own = [residues.get(name) or "" for name in ids]
+    return homology_groups(own) if any(own) else None
 
 
 def measure(

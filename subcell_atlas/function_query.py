@@ -6,6 +6,7 @@ Probabilities of proteins of which something is known are out of fold: the model
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import zip_longest
 from typing import Any
 
@@ -14,15 +15,16 @@ import pyarrow as pa
 
 from .errors import BadInput, NotBuilt, UnknownName
 from .gene_functions import (
-    BEST_FIRST,
     MODALITIES,
     NO_ASPECT,
     aspects_of,
+    best_first,
     counts_as_known,
     models_of,
     settings_of_functions,
 )
 from .identifiers import NAME_COLUMNS, find_protein
+from .profiles import vectors_of
 from .sequence_vectors import stored_encoder
 from .store import Store, one_of, quote
 
@@ -160,19 +162,24 @@ def term_meant(store: Store, term: str) -> dict[str, Any]:
         few = store.metadata("functions").get("settings", {}).get("fewest")
         msg = f"{named['term_id'][0].as_py()} ({named['name'][0].as_py()}) is known here but not predicted"
         raise NotBuilt(f"{msg}: fewer than {few} proteins with vectors have it, or nearly all.")
-    found = [row for row in find_terms(store, wanted).to_pylist() if row["is_predicted"]]
-    if not found:
-        known = [*predicted, *(row["name"] for row in term_rows(store, predicted))]
-        raise UnknownName("function", term, known)
-    return term_rows(store, [found[0]["term_id"]])[0]
+    found = find_terms(store, wanted, k=3).to_pylist()
+    if found and found[0]["is_predicted"]:
+        return term_rows(store, [found[0]["term_id"]])[0]
+    if found:
+        fitting = ", ".join(f"{row['name'] or row['term_id']} ({row['term_id']})" for row in found)
+        raise NotBuilt(f"What fits {term!r} is not predicted, since too few proteins with vectors have it: {fitting}.")
+    known = [*predicted, *(row["name"] for row in term_rows(store, predicted))]
+    raise UnknownName("function", term, known)
 
 
 def functions_of_vectors(
-    store: Store, *, image: np.ndarray | None = None, sequence: np.ndarray | None = None, k: int = 20
-) -> pa.Table:
-    """Return the `k` terms that a protein that is not in the atlas most tellingly has, by its vectors (dim,).
+    store: Store, *, image: np.ndarray | None = None, sequence: np.ndarray | None = None, k: int = 20,
+    aspect: str | None = None,
+) -> pa.Table:  # fmt: skip
+    """Return the `k` terms (of an `aspect`) that a protein that is not in the atlas most tellingly has, by its vectors.
 
-    image: embedded and centred as the atlas's proteins are (see `query.vector_of_cells`). Columns of `HIT_SCHEMA`.
+    image, sequence: (dim,), the image embedded and centred as the atlas's proteins are (see `query.vector_of_cells`).
+    Columns of `HIT_SCHEMA`.
     """
     check_k(k)
     given = {name: vector for name, vector in (("image", image), ("sequence", sequence)) if vector is not None}
@@ -187,18 +194,21 @@ def functions_of_vectors(
                 found.setdefault(term, {"term_id": term, "protein_id": None})[modality] = probability
     if not found:
         raise NotBuilt(f"This atlas has not learned functions from {' and '.join(given)}. Run: subcell-atlas build")
-    rows = [
-        {**row, "annotated": False, "probability": next(row[name] for name in BEST_FIRST if name in row)}
-        for row in found.values()
-    ]
-    hits = most_telling(described(store, rows), k)
+    rows = [{**row, "annotated": False} for row in found.values()]
+    hits = described(store, rows, aspect=aspect)
+    for hit in hits:
+        order = best_first({name: hit[f"ap_{name}"] for name in MODALITIES})
+        hit["probability"] = next(hit[name] for name in order if name in hit)
+    hits = most_telling(hits, k)
     near = {modality: nearest(store, modality, vector) for modality, vector in given.items()}
     name_supporters(store, hits, near)
     return hits_table(hits)
 
 
-def shared_functions(store: Store, names: Sequence[str], *, k: int = 20) -> pa.Table:
+def shared_functions(store: Store, names: Sequence[str], *, k: int = 20, aspect: str | None = None) -> pa.Table:
     """Return the terms that some genes share: those over-represented among what is known, and mean probabilities.
+
+    `aspect`: only of this one; p is adjusted for the terms of all.
 
     Columns: term_id, name, aspect, n_known (of the genes), n_genes (of which the sources know anything), n_members,
     n_background, p_adjusted (hypergeometric, after Benjamini and Hochberg), probability (the mean over the genes, 0 for
@@ -220,6 +230,8 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20) -> pa.T
     for row in found:
         of_term.setdefault(row["term_id"], []).append(row)
     terms = {row["term_id"]: row for row in term_rows(store, list(of_term))}
+    if aspect is not None:
+        check_aspect(store, aspect)
     known_in = groups_known(store, list(symbols))
     answers = []
     for term_id, own in of_term.items():
@@ -241,6 +253,7 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20) -> pa.T
     adjusted = adjust(np.array([row["p_adjusted"] for row in answers]), store.count("function_terms"))
     for row, p in zip(answers, adjusted.tolist(), strict=True):
         row["p_adjusted"] = p
+    answers = [row for row in answers if aspect in (None, row["aspect"])]
     answers.sort(key=lambda row: (row["p_adjusted"], -gain(row["probability"], row["prior"]), row["term_id"]))
     return pa.Table.from_pylist(answers[:k], schema=SHARED_SCHEMA)
 
@@ -292,15 +305,21 @@ def require_functions(store: Store) -> None:
 
 
 def described(store: Store, rows: Iterable[Mapping[str, Any]], *, aspect: str | None = None) -> list[dict[str, Any]]:
-    """Return rows of `functions` with the name, aspect and prior of their terms; only of one aspect when given."""
+    """Return rows of `functions` with what `function_terms` says of their terms; only of one aspect when given."""
     rows = list(rows)
     terms = {row["term_id"]: row for row in term_rows(store, list(dict.fromkeys(row["term_id"] for row in rows)))}
     if aspect is not None:
-        allowed = sorted(set(store.read("function_terms", ["aspect"])["aspect"].to_pylist()))
-        if aspect not in allowed:
-            raise UnknownName("aspect", aspect, allowed)
+        check_aspect(store, aspect)
         rows = [row for row in rows if terms[row["term_id"]]["aspect"] == aspect]
-    return [{**row, **{name: terms[row["term_id"]][name] for name in ("name", "aspect", "prior")}} for row in rows]
+    told = ("name", "aspect", "prior", *(f"ap_{name}" for name in MODALITIES))
+    return [{**row, **{name: terms[row["term_id"]][name] for name in told}} for row in rows]
+
+
+def check_aspect(store: Store, aspect: str) -> None:
+    """Raise UnknownName when no predicted term is of an aspect."""
+    allowed = sorted(set(store.read("function_terms", ["aspect"])["aspect"].to_pylist()))
+    if aspect not in allowed:
+        raise UnknownName("aspect", aspect, allowed)
 
 
 def term_rows(store: Store, term_ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -339,8 +358,24 @@ def add_support(store: Store, protein: str, hits: Sequence[dict[str, Any]]) -> N
 
 def nearest(store: Store, modality: str, vector: np.ndarray) -> list[dict[str, Any]]:
     """Return the nearest proteins: protein_id, gene_symbol, similarity."""
-    found = store.nearest("proteins", modality, vector, k=N_NEIGHBORS + 1)
-    return found.select(["protein_id", "gene_symbol", "similarity"]).to_pylist()
+    names, units = unit_vectors(store.uri, store.version("proteins"), modality)
+    similarity = units @ (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+    best = np.argsort(-similarity, kind="stable")[: N_NEIGHBORS + 1]
+    return [{**row, "similarity": similarity[i]} for i, row in zip(best, names.take(best).to_pylist(), strict=True)]
+
+
+@lru_cache(maxsize=4)
+def unit_vectors(uri: str, version: int, modality: str) -> tuple[pa.Table, np.ndarray]:
+    """Return the names of the proteins that have a vector, and their vectors divided by their length, (n, dim).
+
+    Kept for the next questions of this process, as long as the proteins are not written again.
+    """
+    from .functions.features import unit
+
+    del version
+    names = ["protein_id", "gene_symbol"]
+    table = Store.open(uri).read("proteins", [*names, modality], where=f"{modality} IS NOT NULL")
+    return table.select(names), unit(vectors_of(table[modality]))
 
 
 def name_supporters(

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from .functions.prediction import Predictor
 
 __all__ = [
-    "BEST_FIRST",
     "FUNCTION_TABLES",
     "MODALITIES",
     "NO_ASPECT",
@@ -34,6 +33,7 @@ __all__ = [
     "Group",
     "Proteins",
     "aspects_of",
+    "best_first",
     "build_functions",
     "counts_as_known",
     "function_inputs",
@@ -51,7 +51,6 @@ MODALITIES: dict[str, tuple[str, ...]] = {
     "sequence": ("sequence",),
     "fused": ("image", "sequence"),
 }
-BEST_FIRST = ("fused", "image", "sequence")  # whose probability counts
 FUNCTION_TABLES = ("functions", "function_terms", "models")
 N_FOLDS = 5
 MOST_MEMBERS = 0.8  # of the proteins of a group; what nearly all have needs no prediction
@@ -247,11 +246,11 @@ class Predicted:
     models: Sequence[Mapping[str, Any]]  # rows of `models`
 
     def best(self) -> np.ndarray:
-        """Return (n, T): fused, else of the picture, else of the sequence."""
-        first, *others = BEST_FIRST
-        found = self.probabilities[first].copy()
-        for name in others:
-            np.copyto(found, self.probabilities[name], where=np.isnan(found))
+        """Return (n, T): of the first that tells anything of those that `best_first` names for the term."""
+        found = np.full(self.group.truth.shape, np.nan, np.float32)
+        for term in range(len(self.group.terms)):
+            for name in best_first({name: own[term] for name, own in self.ap.items()}):
+                np.copyto(found[:, term], self.probabilities[name][:, term], where=np.isnan(found[:, term]))
         return found
 
 
@@ -393,6 +392,11 @@ def rows_of_terms(group: Group, found: Predicted) -> pa.Table:
             **{f"ap_{name}": pa.array(of.astype(np.float32), from_pandas=True) for name, of in found.ap.items()},
         }
     )
+
+
+def best_first(ap: Mapping[str, float | None]) -> list[str]:
+    """Return the modalities in the order in which their probability of a term counts: fused, then by precision."""
+    return sorted(MODALITIES, key=lambda name: (name != "fused", -np.nan_to_num(np.float64(ap[name]), nan=-1.0)))
 
 
 def models_of(store: Store, modality: str) -> Iterator[tuple[list[str], Any]]:

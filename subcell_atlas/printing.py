@@ -146,20 +146,24 @@ def tree_lines(graph: Any, *, depth: int = 99) -> list[str]:
 
 
 def show_functions(
-    asked: dict[str, Any], rows: Sequence[dict[str, Any]], notes: Sequence[str], *, as_json: bool
+    asked: dict[str, Any], rows: Sequence[dict[str, Any]], notes: Sequence[str], *, k: int, as_json: bool
 ) -> None:
-    """Print functions: of one gene or one term what is known and what is predicted, apart; of several genes a list."""
+    """Print functions: of one gene or one term what is known and what is predicted, apart; of several genes a list.
+
+    k: how many of the known ones are printed at most; JSON has all.
+    """
     shared = bool(rows) and "n_known" in rows[0]
     if as_json:
         hits = rows if shared else [function_record(row) for row in rows]
         print_json({"query": asked, "hits": hits, "notes": notes})
         return
-    for other in asked.get("terms", [])[1:4]:
+    meant = {row["term_id"] for row in rows}
+    for other in [each for each in asked.get("terms", []) if each["term_id"] not in meant][:3]:
         click.echo(f"Also: {other['name']} ({other['term_id']})", err=True)
     if shared or not rows:
         show(rows, SHARED)
     else:
-        show_known_and_predicted(rows, of_term="term" in asked or "text" in asked)
+        show_known_and_predicted(rows, of_term="term" in asked or "text" in asked, k=k)
     for note in notes:
         click.echo(note, err=True)
 
@@ -170,8 +174,8 @@ def function_record(row: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "modalities": {name: row[name] for name in BY_MODALITY}}
 
 
-def show_known_and_predicted(rows: Sequence[dict[str, Any]], *, of_term: bool) -> None:
-    """Print the genes of a term, or the terms of a gene, after the name of which it is."""
+def show_known_and_predicted(rows: Sequence[dict[str, Any]], *, of_term: bool, k: int) -> None:
+    """Print the genes of a term, or the terms of a gene, after the name of which it is; of each kind at most `k`."""
     first = rows[0]
     if of_term:
         click.echo(f"{first['term_id']} {first['name']} ({first['aspect']}); {first['prior']:.2%} of proteins have it")
@@ -182,7 +186,9 @@ def show_known_and_predicted(rows: Sequence[dict[str, Any]], *, of_term: bool) -
     for title, is_known in (("Known", True), ("Predicted", False)):
         chosen = [{**row, "because of": because(row)} for row in rows if row["annotated"] is is_known]
         if chosen:
-            show(chosen, columns, title=title)
+            show(chosen[:k], columns, title=title)
+        if len(chosen) > k:
+            click.echo(f"and {len(chosen) - k:,} more; --json has all.", err=True)
 
 
 def because(row: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit, log_expit
 
-from subcell_atlas.functions.calibration import PRIOR, SPARSE, Calibration
+from subcell_atlas.functions.calibration import SPARSE, Calibration
 
 OFFSETS = np.array([-3.0, -2.0, -1.0, 0.0, 1.0])
 
@@ -21,7 +21,7 @@ def planted(rng, n, *, slopes, offsets=OFFSETS):
 
 
 def slow_fit(scores, truth):
-    """The slopes and offsets that scipy finds, of the scores themselves, not counted in bins."""
+    """The slopes and offsets that scipy finds, of the scores themselves, not counted in bins; and their variance."""
     at = np.arcsinh((scores - scores.mean(axis=0)) / scores.std(axis=0))
 
     def loss(slope, offset):
@@ -30,19 +30,29 @@ def slow_fit(scores, truth):
         return -fits - SPARSE * (log_expit(offset) + log_expit(-offset)).sum()
 
     n = scores.shape[1]
-    common = minimize(lambda both: loss(both[0], both[1:]), np.zeros(1 + n)).x[0]
+    common, *offset = minimize(lambda both: loss(both[0], both[1:]), np.zeros(1 + n)).x
+    p = expit(common * at + offset)
+    information, step = np.zeros(n), np.zeros(n)
+    for term in range(n):
+        design = np.stack([at[:, term], np.ones(len(at))])
+        matrix = design * (p * (1 - p))[:, term] @ design.T
+        step[term] = np.linalg.solve(matrix, design @ (truth - p)[:, term])[0]
+        information[term] = 1 / np.linalg.inv(matrix)[0, 0]
+    differ = information @ step**2 - (n - 1)
+    variance = max(differ / (information.sum() - (information**2).sum() / information.sum()), 1e-3)
     own = minimize(
-        lambda both: loss(both[:n], both[n:]) + PRIOR / 2 * ((both[:n] - common) ** 2).sum(), np.zeros(2 * n)
+        lambda both: loss(both[:n], both[n:]) + ((both[:n] - common) ** 2).sum() / variance / 2, np.zeros(2 * n)
     ).x
-    return common, own[:n], own[n:]
+    return common, own[:n], own[n:], variance
 
 
 def test_the_fit_of_counts_is_the_direct_fit_of_every_score(rng):
     scores, truth, _ = planted(rng, 600, slopes=[0.5, 1.0, 1.5, 2.0, 2.5])
     found = Calibration.fit(7 * scores + 3, truth)
-    _, slopes, offsets = slow_fit(scores, truth)
+    _, slopes, offsets, variance = slow_fit(scores, truth)
     assert found.slope == pytest.approx(slopes, abs=0.01)
     assert found.offset == pytest.approx(offsets, abs=0.01)
+    assert 0.1 < variance < 2  # that of the slopes is 0.5
 
 
 def test_scores_that_are_right_already_keep_their_meaning(rng):
@@ -73,14 +83,14 @@ def test_each_terms_probabilities_add_up_to_its_members(rng):
 
 
 def test_a_term_with_few_members_is_drawn_to_the_slope_that_serves_all(rng):
-    """Two terms that their scores tell nothing of, among others of which they tell much."""
-    scores, truth, _ = planted(rng, 900, slopes=[2, 2, 2, 2, 0, 0], offsets=np.full(6, -1))
-    truth[:, 5] = np.arange(len(truth)) < 6
+    """Two terms of which scores tell less than of others; of the last it is only not to be seen in its few members."""
+    scores, truth, _ = planted(rng, 900, slopes=[2, 2, 2, 2, 2, 2, 1, 0], offsets=np.full(8, -1))
+    truth[:, 7] = np.arange(len(truth)) < 6
     found = Calibration.fit(scores, truth)
-    common, slopes, _ = slow_fit(scores, truth)
-    assert found.slope == pytest.approx(slopes, abs=0.01)
-    assert found.slope[4] < 0.3 * common
-    assert found.slope[5] > 0.6 * common
+    common, slopes, _, _ = slow_fit(scores, truth)
+    assert found.slope == pytest.approx(slopes, abs=0.02)
+    assert found.slope[6] < 0.7 * common
+    assert found.slope[7] > 0.4 * common
 
 
 def test_scores_that_tell_nothing_or_the_contrary_give_each_term_its_share(rng):

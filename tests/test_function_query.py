@@ -101,6 +101,22 @@ def test_one_aspect_can_be_asked_for(store):
         functions_of_gene(store, "P003", aspect="molecular")
 
 
+def test_one_aspect_can_be_asked_for_of_several_genes_and_of_a_sequence(store):
+    names = ["P003", "P004"]
+    everything = shared_functions(store, names, k=100).to_pylist()
+    wanted = [row for row in everything if row["aspect"] == FAMILY]
+    assert shared_functions(store, names, k=100, aspect=FAMILY).to_pylist() == wanted
+    rows = functions_of_vectors(store, sequence=np.eye(5)[2], k=100, aspect=FAMILY).to_pylist()
+    assert rows[0]["term_id"] == "GO:F2"
+    assert {row["aspect"] for row in rows} == {FAMILY}
+    for ask in (
+        lambda: shared_functions(store, names, aspect="x"),
+        lambda: functions_of_gene(store, "P003", aspect="x"),
+    ):
+        with pytest.raises(UnknownName, match="aspect 'x'"):
+            ask()
+
+
 @pytest.mark.parametrize("modality", ["image", "sequence"])
 def test_those_that_speak_for_a_term_are_the_nearest_that_have_it(store, modality):
     rows = store.read("proteins", where=f"{modality} IS NOT NULL").sort_by("protein_id")
@@ -253,7 +269,7 @@ def test_a_picture_or_a_sequence_that_is_not_in_the_atlas_is_told_by_the_stored_
 
 
 def test_vectors_of_a_protein_of_which_nothing_is_known_give_what_is_stored_of_it(store):
-    """Also where both together could not be learned: then the picture counts before the sequence."""
+    """Also where both together could not be learned: then the one counts that tells more of the term."""
     proteins = store.read("proteins", where="protein_id = 'P050'").to_pylist()[0]
     given = {name: np.array(proteins[name]) for name in ("image", "sequence")}
     stored = {row["term_id"]: row for row in store.read("functions", where="protein_id = 'P050'").to_pylist()}
@@ -277,6 +293,11 @@ def test_vectors_of_a_protein_of_which_nothing_is_known_give_what_is_stored_of_i
         (lambda s: genes_of_term(s, "GO:C9"), UnknownName, r"nearest: GO:C\d"),
         (lambda s: genes_of_term(s, "GO:ROOT"), NotBuilt, "fewer than 10 proteins.*or nearly all"),
         (lambda s: genes_of_term(s, "cilium"), NotBuilt, r"GO:RARE \(cilium\) is known here but not predicted"),
+        (
+            lambda s: genes_of_term(s, "a cilium"),
+            NotBuilt,
+            r"'a cilium' is not predicted.*: cilium \(GO:RARE\)",
+        ),
         (lambda s: genes_of_term(s, "GO:C0' OR true --"), UnknownName, "Unknown function"),
         (lambda s: find_terms(s, "  "), BadInput, "Give some words"),
     ],
@@ -317,6 +338,8 @@ def test_python_asks_one_question_at_a_time(function_atlas):
         for genes, options in (((), {}), (("P003",), {"term": "GO:C0"})):
             with pytest.raises(BadInput, match="One question at a time"):
                 atlas.functions(*genes, **options)
+        with pytest.raises(BadInput, match="A term is of one aspect"):
+            atlas.functions(term="GO:C0", aspect=PLACE)
 
 
 def run(uri, *arguments, code=0):
@@ -360,6 +383,14 @@ def test_the_command_names_other_terms_that_words_may_mean(function_atlas):
     assert result.stderr.count("Also: ") >= 2
     found = json.loads(run(function_atlas, "--text", "activity", "--json").stdout)
     assert {term["aspect"] for term in found["query"]["terms"]} == {FAMILY}
+
+
+def test_the_command_prints_no_more_known_genes_than_asked_for(function_atlas):
+    result = run(function_atlas, "--term", "GO:C1", "-k", "2")
+    assert result.stdout.count("P0") + result.stdout.count("P1") == 4
+    assert "more; --json has all" in result.stderr
+    hits = json.loads(run(function_atlas, "--term", "GO:C1", "-k", "2", "--json").stdout)["hits"]
+    assert sum(hit["annotated"] for hit in hits) > 20
 
 
 @pytest.mark.parametrize(

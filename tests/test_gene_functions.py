@@ -188,8 +188,12 @@ def likeliest(stored, protein, terms):
 def test_the_probability_is_that_of_both_where_both_are_known(store):
     rows = functions(store).values()
     assert any(row["fused"] is not None for row in rows)
+    ap = {row["term_id"]: row for row in store.read("function_terms").to_pylist()}
+    assert {row["ap_image"] > row["ap_sequence"] for row in ap.values()} == {True, False}
     for row in rows:
-        given = [row[name] for name in ("fused", "image", "sequence") if row[name] is not None]
+        own = ap[row["term_id"]]
+        alone = sorted(("image", "sequence"), key=lambda name: -own[f"ap_{name}"])
+        given = [row[name] for name in ("fused", *alone) if row[name] is not None]
         assert row["probability"] == (given[0] if given else None)
         assert all(0 < each < 1 for each in given)
 
@@ -298,10 +302,13 @@ def test_rows_are_kept_that_are_annotated_or_probable_or_first_of_their_term_or_
     image[:20], sequence[:10] = np.nan, np.nan
     fused[:20] = np.nan
     group = Group(("goa",), PLACE, [f"T{t:02d}" for t in range(n_terms)], truth.any(axis=1), truth)
-    told = Predicted(group, {"image": image, "sequence": sequence, "fused": fused}, {}, [])
+    ap = {"image": np.full(n_terms, 0.5), "sequence": np.full(n_terms, 0.4), "fused": np.full(n_terms, 0.3)}
+    ap["sequence"][:9] = 0.6  # than which the picture tells less
+    told = Predicted(group, {"image": image, "sequence": sequence, "fused": fused}, ap, [])
     ids = [protein_name(row) for row in range(n)]
     rows = rows_of_functions(ids, told).to_pylist()
-    best = np.where(np.isnan(fused), np.where(np.isnan(image), sequence, image), fused)
+    first, second = (np.where(np.arange(n_terms) < 9, *pair) for pair in ((sequence, image), (image, sequence)))
+    best = np.where(np.isnan(fused), np.where(np.isnan(first), second, first), fused)
     found = {(ids.index(row["protein_id"]), group.terms.index(row["term_id"])): row for row in rows}
     assert len(found) == len(rows)
     assert set(found) == slow_kept(truth, best)

@@ -8,6 +8,7 @@ from sklearn.linear_model import Ridge as SklearnRidge
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import StandardScaler
 
+from subcell_atlas.errors import BadInput
 from subcell_atlas.functions.calibration import Calibration
 from subcell_atlas.functions.features import Expansion, telling_axes
 from subcell_atlas.functions.prediction import (
@@ -118,11 +119,26 @@ def test_axes_are_those_along_which_a_ridge_regression_of_all_terms_varies(block
     assert along.max() == along[0]
 
 
+def test_axes_of_very_many_terms_are_found_from_mixtures_of_them(blocks, truth):
+    """Each term 130 times: 910, which vary along the same directions as the seven."""
+    (block,) = Expansion.fit(blocks[:1], truth, products=False).standardized(blocks[:1])
+    few, many = (block @ telling_axes(block, each) for each in (truth, np.tile(truth, 130)))
+    assert many.shape == (N, 32)
+    told, others = (np.linalg.svd(each, full_matrices=False)[0][:, :2] for each in (few, many))
+    assert np.linalg.svd(told.T @ others, compute_uv=False).min() > 0.95
+
+
 def test_an_expansion_comes_back_from_its_arrays(blocks, truth):
     for products in (False, True):
         expansion = Expansion.fit(blocks, truth, products=products)
         back = Expansion.of_arrays({**expansion.arrays(), "weights": np.zeros(3), "means": np.zeros(3)})
         assert np.array_equal(back(blocks), expansion(blocks))
+
+
+def test_proteins_of_fewer_groups_than_are_held_out_are_refused(blocks, truth):
+    for predictor in PREDICTORS.values():
+        with pytest.raises(BadInput, match=r"3 parts.*these are of 2 groups"):
+            predictor.fit(blocks, truth, np.arange(N) % 2, seed=0)
 
 
 def test_a_ridge_regression_is_sklearns_with_columns_scaled_for_each_blocks_penalty(blocks, truth):

@@ -3,8 +3,8 @@
 The probability of term t is 1 / (1 + exp(-(a_t asinh(u) + b_t))), u the score in standard deviations of the term's
 scores; asinh, since odds do not go on growing as they do around the mean.
 A term with few members says little about its own slope: slopes are drawn towards the one that serves all terms, as a
-normal prior would, with the precision `PRIOR`. Scores are counted in bins first, so that a fit costs the same for a
-thousand proteins and a million.
+normal prior would, whose variance is what the slopes of the terms differ by beyond chance (DerSimonian and Laird 1986).
+Scores are counted in bins first, so that a fit costs the same for a thousand proteins and a million.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["Calibration"]
 
 LOW, HIGH, N_BINS = -6.0, 18.0, 480  # standard deviations; a twentieth a bin
-PRIOR = 30.0  # 1 / variance of a term's slope around the common one
+LEAST_VARIANCE, MOST_VARIANCE = 1e-3, 4.0  # of the terms' slopes around the common one
 N_STEPS = 12
 CERTAIN = -15.0, 30.0  # logits of a no that are told apart: 1 / (1 + exp(-15)) is not yet 1 in float32
 SPARSE = 0.5  # added to the members and to the others of each term, so that no probability is 0 or 1
@@ -46,7 +46,8 @@ class Calibration:
         common, offset = newton(at, members, everyone, np.zeros(1), base, prior=0.0, center=0.0, shared=True)
         center = max(float(common[0]), 0.0)
         start = np.full(len(base), center), offset if center else base
-        slope, offset = newton(at, members, everyone, *start, prior=PRIOR, center=center, shared=False)
+        prior = 1 / variance_of_slopes(at, members, everyone, *start)
+        slope, offset = newton(at, members, everyone, *start, prior=prior, center=center, shared=False)
         tells = varies & (slope > 0)  # less likely the higher the score is chance: then the share of members is told
         slope, offset = np.where(tells, slope, 0.0), np.where(tells, offset, base)
         return cls(*(part.astype(np.float32) for part in (mean, deviation, slope, offset)))
@@ -98,10 +99,7 @@ def newton(
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return slopes, one for each term or one `shared` by all, and offsets that make the counts likeliest."""
     for _ in range(N_STEPS):
-        p = 1 / (1 + np.exp(-np.clip(at * slope + offset, -30, 30)))
-        miss, weight = members - everyone * p, np.maximum(everyone * p * (1 - p), 1e-12)
-        gradient_a, gradient_b = (at * miss).sum(axis=0), miss.sum(axis=0) + SPARSE * (1 - 2 / (1 + np.exp(-offset)))
-        aa, ab, bb = (at * at * weight).sum(axis=0), (at * weight).sum(axis=0), weight.sum(axis=0) + 1e-3
+        gradient_a, gradient_b, aa, ab, bb = derivatives(at, members, everyone, slope, offset)
         if shared:  # offsets are eliminated, the terms' equations for the slope added up
             step = np.atleast_1d((gradient_a - ab / bb * gradient_b).sum() / (aa - ab * ab / bb).sum())
         else:
@@ -111,3 +109,25 @@ def newton(
         offset = offset + np.clip((gradient_b - ab * step) / bb, -2.0, 2.0)
         slope = slope + step
     return slope, offset
+
+
+def derivatives(
+    at: np.ndarray, members: np.ndarray, everyone: np.ndarray, slope: np.ndarray, offset: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Return, of each term's likelihood, the gradient by slope and offset and the information aa, ab, bb, (T,) each."""
+    p = 1 / (1 + np.exp(-np.clip(at * slope + offset, -30, 30)))
+    miss, weight = members - everyone * p, np.maximum(everyone * p * (1 - p), 1e-12)
+    gradient_a, gradient_b = (at * miss).sum(axis=0), miss.sum(axis=0) + SPARSE * (1 - 2 / (1 + np.exp(-offset)))
+    return gradient_a, gradient_b, (at * at * weight).sum(axis=0), (at * weight).sum(axis=0), weight.sum(axis=0) + 1e-3
+
+
+def variance_of_slopes(
+    at: np.ndarray, members: np.ndarray, everyone: np.ndarray, slope: np.ndarray, offset: np.ndarray
+) -> float:
+    """Return by how much the slopes of terms vary around a common one, beyond what their few members explain."""
+    gradient_a, gradient_b, aa, ab, bb = derivatives(at, members, everyone, slope, offset)
+    information = np.maximum(aa - ab * ab / bb, 1e-12)
+    differ = float(np.sum((gradient_a - ab / bb * gradient_b) ** 2 / information)) - (len(information) - 1)
+    total = float(information.sum())
+    spread = total - float(np.sum(information**2)) / total
+    return float(np.clip(differ / max(spread, 1e-12), LEAST_VARIANCE, MOST_VARIANCE))

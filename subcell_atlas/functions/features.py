@@ -18,6 +18,7 @@ __all__ = ["Expansion", "Standard", "unit"]
 
 LISTS = ("means", "scales", "axes")
 N_AXES = 32  # of each modality, whose products are taken
+MOST_AIMS = 512  # more terms are mixed into so many aims, by which their common directions are found as well
 AXES_PENALTY = np.float32(30)  # of the ridge regression that tells them
 
 
@@ -118,7 +119,7 @@ def scale_of(block: np.ndarray) -> np.ndarray:
 def telling_axes(block: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the directions (d, k) of a standardized block along which ridge regression of all terms varies most."""
     deviation = np.maximum(truth.std(axis=0), 1e-6).astype(np.float32)
-    aims = (truth - truth.mean(axis=0, dtype=np.float32)) / deviation
+    aims = mixed((truth - truth.mean(axis=0, dtype=np.float32)) / deviation)
     gram = block.T @ block
     gram[np.diag_indices_from(gram)] += AXES_PENALTY
     weights = np.linalg.solve(gram, block.T @ aims)  # (d, T)
@@ -126,6 +127,14 @@ def telling_axes(block: np.ndarray, truth: np.ndarray) -> np.ndarray:
     n = told.shape[1]
     _, directions = eigh(told.T @ told, subset_by_index=(max(n - N_AXES, 0), n - 1))
     return weights @ directions
+
+
+def mixed(aims: np.ndarray) -> np.ndarray:
+    """Return aims (n, T) as `MOST_AIMS` random mixtures of them at most, which vary along the same directions."""
+    if aims.shape[1] <= MOST_AIMS:
+        return aims
+    mixtures = np.random.default_rng(0).standard_normal((aims.shape[1], MOST_AIMS), np.float32)
+    return aims @ (mixtures / np.float32(np.sqrt(MOST_AIMS)))
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

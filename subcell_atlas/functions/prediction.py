@@ -16,6 +16,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import blas, cho_factor, cho_solve
 
+from ..errors import BadInput
 from ..ranking import average_precisions
 from .calibration import Calibration
 from .features import Expansion, unit
@@ -56,7 +57,7 @@ class Predictor(Protocol):
     def fit(self, blocks: Sequence[np.ndarray], truth: np.ndarray, groups: np.ndarray, *, seed: int) -> FunctionModel:
         """Learn from blocks (n, d), one a modality, and truth (n, T) bool.
 
-        groups: (n,) proteins of one group are never on both sides of a split.
+        groups: (n,) proteins of one group are never on both sides of a split. Raise BadInput for fewer than three.
         """
 
 
@@ -110,7 +111,7 @@ class LinearPredictor:
 
     def fit(self, blocks: Sequence[np.ndarray], truth: np.ndarray, groups: np.ndarray, *, seed: int) -> LinearModel:
         """Learn from blocks (n, d), one a modality, and truth (n, T) bool."""
-        parts = make_folds(groups, N_INNER, seed=seed)
+        parts = inner_parts(groups, seed=seed)
         products = self.products and len(blocks) > 1
         held = [Held.out(blocks, truth, parts == part, products=products) for part in range(N_INNER)]
         penalties = choose_penalties(held, truth, seed=seed)
@@ -232,7 +233,7 @@ class NeighborPredictor:
         """Learn from blocks (n, d), one a modality, and truth (n, T) bool."""
         expansion = Expansion.fit(blocks, truth, products=False)
         units = unit(expansion(blocks)).astype(np.float16)
-        parts = make_folds(groups, N_INNER, seed=seed)
+        parts = inner_parts(groups, seed=seed)
         scores = {k: np.empty(truth.shape, np.float32) for k in NEIGHBORS}
         for part in range(N_INNER):
             out = parts == part
@@ -241,6 +242,14 @@ class NeighborPredictor:
                 scores[k][out] = votes(found[:, :k], likeness[:, :k], truth[~out])
         best = max(NEIGHBORS, key=lambda k: mean_average_precision(truth, scores[k]))
         return NeighborModel(expansion, units, truth, best, Calibration.fit(scores[best], truth))
+
+
+def inner_parts(groups: np.ndarray, *, seed: int) -> np.ndarray:
+    """Return the part (n,) of `N_INNER` in which each training protein is held out."""
+    n = len(np.unique(groups))
+    if n < N_INNER:
+        raise BadInput(f"Predictors hold out {N_INNER} parts of the proteins they learn from; these are of {n} groups.")
+    return make_folds(groups, N_INNER, seed=seed)
 
 
 def nearest(queries: np.ndarray, units: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
