@@ -94,16 +94,17 @@ class Atlas:
         return query.similar_to_vector(self._store, vector, k=k, where=where, cell_line=cell_line)
 
     def similar_to_sequence(
-        self, residues: str, *, k: int = 10, modality: str = "sequence", where: str | None = None,
+        self, sequence: str, *, k: int = 10, modality: str = "sequence", where: str | None = None,
         weights: str | None = None,
     ) -> pa.Table:  # fmt: skip
         """Return the `k` proteins most like a sequence that is not in the atlas, the same columns as `similar`.
 
-        modality: "sequence", or "image": the picture that such a protein is expected to give is told from the sequence
-        first; `info()["fusion"]` says how far such guesses are off. `weights`: the folder of the protein language
-        model, when the atlas's sequences were embedded by one that cannot be fetched.
+        sequence: residues, as they are or below a FASTA header. modality: "sequence", or "image": the picture that such
+        a protein is expected to give is told from the sequence first; `info()["fusion"]` says how far such guesses are
+        off. `weights`: the folder of the protein language model, when the atlas's sequences were embedded by one that
+        cannot be fetched.
         """
-        vector = self._vector_of_sequence(residues, weights)
+        vector = self._vector_of_sequence(sequence, weights)
         if modality == "image":
             vector = alignment_of(self._store).fill_image(vector[None], full_length=True)[0]
         elif modality != "sequence":
@@ -222,18 +223,19 @@ class Atlas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _vector_of_sequence(self, residues: str, weights: str | None = None) -> np.ndarray:
+    def _vector_of_sequence(self, text: str, weights: str | None = None) -> np.ndarray:
+        from .sequences import load_sequence_encoder, residues_of
+
         name = stored_encoder(self._store)
         if name is None:
             raise NotBuilt("This atlas has no sequence vectors. Put some in: subcell-atlas ingest sequences FASTA")
+        residues = residues_of(text)
         if self._sequence_encoder is None or weights:
-            from .sequences import load_sequence_encoder
-
             self._sequence_encoder = load_sequence_encoder(name, weights=weights)
             stored = self._store.recipe("proteins", "sequence")
             assert stored is not None
             stored.check_same(self._sequence_encoder.recipe(), here="this atlas", there="This encoder")
-        return next(iter(self._sequence_encoder.batches([residues.upper()])))[1][0]
+        return next(iter(self._sequence_encoder.batches([residues])))[1][0]
 
     def _vector_of_picture(
         self,

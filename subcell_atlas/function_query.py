@@ -34,6 +34,7 @@ __all__ = [
     "functions_of_vectors",
     "genes_of_term",
     "notes_on_functions",
+    "predicted_terms",
     "shared_functions",
     "term_meant",
 ]
@@ -170,6 +171,14 @@ def term_meant(store: Store, term: str) -> dict[str, Any]:
         raise NotBuilt(f"What fits {term!r} is not predicted, since too few proteins with vectors have it: {fitting}.")
     known = [*predicted, *(row["name"] for row in term_rows(store, predicted))]
     raise UnknownName("function", term, known)
+
+
+def predicted_terms(store: Store) -> pa.Table:
+    """Return every term that is predicted: the columns of `function_terms`, and name."""
+    require_functions(store)
+    rows = store.read("function_terms")
+    names = store.lookup("terms", "term_id", "name", where="name IS NOT NULL")
+    return rows.append_column("name", pa.array([names.get(term, term) for term in rows["term_id"].to_pylist()]))
 
 
 def functions_of_vectors(

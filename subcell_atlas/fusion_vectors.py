@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from ._version import __version__
 from .errors import NotBuilt, UnknownName
@@ -20,6 +21,8 @@ from .store import Store
 __all__ = ["alignment_of", "build_fusion", "can_fuse", "fusion_inputs", "stored_fusion", "way_of_fusion"]
 
 ALIGNMENT = "alignment"  # what the row of `models` is called
+NARROW = 1000  # numbers a vector; below, threads wait for each other longer than they compute, and far longer on a busy
+# machine (85 times was seen), so that one is faster
 FEWEST = 30  # proteins with both vectors, for the error of guesses to be measured in five parts
 
 
@@ -65,8 +68,9 @@ def build_fusion(store: Store, how: str, seed: int) -> dict[str, Any]:
     has_image, has_sequence = proteins.has["image"], proteins.has["sequence"]
     both = has_image & has_sequence
     image, sequence = (proteins.vectors[name][both] for name in ("image", "sequence"))
-    alignment = Alignment.fit(image, sequence, seed=seed)
-    error = asdict(expected_error(image, sequence, groups=None, seed=seed))
+    with threadpool_limits(1 if max(image.shape[1], sequence.shape[1]) < NARROW else None, "blas"):
+        alignment = Alignment.fit(image, sequence, seed=seed)
+        error = asdict(expected_error(image, sequence, groups=None, seed=seed))
     vectors = fused(
         proteins.vectors["image"], proteins.vectors["sequence"], has_image, has_sequence, alignment, how=how
     )

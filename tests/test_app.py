@@ -13,13 +13,13 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from streamlit.testing.v1.element_tree import Button
 
-from subcell_atlas import query
+from subcell_atlas import function_query, open_atlas, query
 from subcell_atlas.build import MapSettings, build
 from subcell_atlas.pages import parts, pictures
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
-PAGES = {"search": None, "map": "subcell_atlas/pages/map.py", "sql": "subcell_atlas/pages/sql.py"}
+PAGES = {"search": None, **{name: f"subcell_atlas/pages/{name}.py" for name in ("map", "functions", "sql")}}
 HOSTILE = ["<b>BOLD</b>", "![x](http://picture.invalid/x.png)", ":red[R] <script>", "A_b_c"]
 
 
@@ -358,3 +358,114 @@ def test_another_map_of_the_atlas_can_be_chosen_and_has_its_address(open_page, d
     assert not app.exception
     assert not app.error
     assert any(path.split("/")[-1] == "tree:S1" for path in figure_of(app).data[0].ids)
+
+
+def table_of(app: AppTest, number: int = 0) -> list[dict]:
+    """Return the rows of a table of a page."""
+    return app.dataframe[number].value.to_dict("records")
+
+
+def test_the_functions_of_a_gene_are_those_of_the_query_the_predicted_before_the_known(open_page, function_atlas):
+    rows = function_query.functions_of_gene(Store.open(function_atlas), "P003", k=25).to_pylist()
+    app = open_page(function_atlas, "functions", genes="p003")
+    for number, known in enumerate((False, True)):
+        wanted = [row for row in rows if row["annotated"] is known]
+        shown = table_of(app, number)
+        assert [row["function"] for row in shown] == [row["name"] for row in wanted]
+        for name in ("probability", "image", "sequence", "fused"):
+            own = np.array([row[name] for row in wanted], float)
+            assert np.array([row[name] for row in shown], float) == pytest.approx(own, nan_ok=True)
+    best = next(row for row in rows if not row["annotated"])
+    assert f"Why **{parts.plain(best['name'])}**?" in texts(app)
+    near = {each["protein_id"] for each in best["support"]}
+    assert {unmarked(button.label) for button in buttons(app, "cell")} == {"P003", *near}
+    assert "composition" in texts(app)
+    assert "atlas.functions('p003'" in app.code[0].value
+
+
+def test_a_function_that_is_chosen_is_asked_for_and_so_is_a_gene_of_it(open_page, function_atlas):
+    app = open_page(function_atlas, "functions", genes="P003")
+    known = table_of(app, 1)[0]["function"]
+    app = checked(app.button(key="known_function").click().run())
+    assert app.query_params["ask"] == "Function"
+    assert known in [heading.value for heading in app.subheader]
+    name = unmarked(buttons(app, "cell")[0].label)
+    app = checked(app.button(key=f"cell_{name}").click().run())
+    assert [heading.value for heading in app.subheader] == [name]
+    assert app.query_params["genes"] == name
+
+
+def test_the_genes_of_a_term_are_those_of_the_query(open_page, function_atlas):
+    store = Store.open(function_atlas)
+    rows = function_query.genes_of_term(store, "GO:C1", k=25).to_pylist()
+    for asked in ("GO:C1", "nucleolus"):
+        app = open_page(function_atlas, "functions", ask="Function", about=asked)
+        for number, known in enumerate((False, True)):
+            wanted = [row["protein_id"] for row in rows if row["annotated"] is known]
+            assert [row["gene"] for row in table_of(app, number)] == wanted
+        assert "average precision by picture" in texts(app)
+
+
+def test_words_that_fit_several_terms_offer_the_others(open_page, function_atlas):
+    app = open_page(function_atlas, "functions", ask="Function", about="activity")
+    first = app.subheader[0].value
+    others = buttons(app, "or")
+    assert len(others) >= 2
+    app = checked(others[0].click().run())
+    assert app.subheader[0].value != first
+    assert not buttons(app, "or")
+
+
+def test_what_genes_share_is_that_of_the_query(open_page, function_atlas):
+    rows = function_query.shared_functions(Store.open(function_atlas), ["P003", "P004"], k=25).to_pylist()
+    app = open_page(function_atlas, "functions", genes=["P003", "P004"])
+    assert [row["function"] for row in table_of(app)] == [row["name"] for row in rows]
+    assert [row["known"] for row in table_of(app)] == [f"{row['n_known']} of {row['n_genes']}" for row in rows]
+
+
+def test_a_sequence_is_told_what_it_may_do_and_where_it_may_go(open_page, demo_atlas):
+    residues = Store.open(demo_atlas).read("proteins", ["amino_acids"])["amino_acids"][4].as_py()
+    app = open_page(demo_atlas, "functions", ask="Sequence")
+    app.text_area(key="sequence").set_value(f">mine\n{residues}")
+    app = checked(app.button[0].click().run())
+    with open_atlas(demo_atlas) as atlas:
+        rows = atlas.functions(sequence=residues, k=25).to_pylist()
+        places = atlas.similar_to_sequence(residues, k=8, modality="image")["protein_id"].to_pylist()
+    assert [row["function"] for row in table_of(app)] == [row["name"] for row in rows]
+    assert "image" not in table_of(app)[0]
+    assert "The picture is a guess" in texts(app)
+    assert set(places) <= {button.key.removeprefix("place_") for button in buttons(app, "place")}
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ({"genes": "P03"}, "Unknown gene"),
+        ({"ask": "Function", "about": "mitochondrin"}, "Unknown function"),
+        ({"ask": "Function", "about": "cilium"}, "not predicted"),
+    ],
+)
+def test_questions_without_an_answer_are_told_with_what_is_near(open_page, function_atlas, address, told):
+    app = open_page(function_atlas, "functions", **address)
+    assert told in texts(app).replace("\\", "")
+    if nearest := buttons(app, "instead"):
+        app = checked(nearest[0].click().run())
+        assert app.dataframe
+
+
+def test_a_sequence_that_is_none_is_told(open_page, function_atlas, demo_atlas):
+    for uri, text, told in ((demo_atlas, "MK1", "no residues"), (demo_atlas, "ACGT" * 10, "nucleotides")):
+        app = open_page(uri, "functions", ask="Sequence")
+        app.text_area(key="sequence").set_value(text)
+        app = checked(app.button[0].click().run())
+        assert told in app.error[0].value
+
+
+def test_without_functions_their_page_says_what_to_run(open_page, hostile_atlas):
+    assert app_command(open_page(hostile_atlas, "functions")) == "subcell-atlas annotate FILE"
+
+
+def test_an_empty_question_offers_functions(open_page, function_atlas):
+    app = open_page(function_atlas, "functions")
+    app = checked(buttons(app, "begin")[0].click().run())
+    assert len(app.dataframe) == 2

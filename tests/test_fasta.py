@@ -8,6 +8,7 @@ import pytest
 
 from subcell_atlas.errors import BadInput
 from subcell_atlas.identifiers import Gene
+from subcell_atlas.sequences import fasta
 from subcell_atlas.sequences.fasta import read_fasta
 
 HUMAN = "OS=Homo sapiens OX=9606"
@@ -174,6 +175,30 @@ def test_files_that_cannot_be_used_are_refused_by_what_they_are(read, what):
         read(content)
     assert message in str(found.value)
     assert len(str(found.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize("text", ["MVJX*", ">sp|P1|A_HUMAN\nMV\n jx*\n", "\n> \r\nmv-\r\nJ.X\n"])
+def test_pasted_residues_are_taken_with_or_without_a_header(text):
+    assert fasta.residues_of(text) == "MVXX"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "is empty"),
+        (">a\n", "is empty"),
+        (">a\nMK\n>b\nMV", "more than one"),
+        ("MK\n>b\nMV", "more than one"),
+        ("MK1", "no residues"),
+        ("M*K", "stop"),
+        ("XXX", "unknown residues only"),
+        ("acgt" * 9, "is of nucleotides: 'ACGT"),
+        ("MKWV" * 30_000, "too long for a protein"),
+    ],
+)
+def test_pasted_text_that_is_no_protein_is_refused(text, why):
+    with pytest.raises(BadInput, match=why):
+        fasta.residues_of(text)
 
 
 def test_what_is_not_a_file_is_refused(tmp_path):

@@ -87,6 +87,10 @@ def open_store(*tables: str) -> Store:
         st.info("This atlas has no map yet. It takes a few proteins with pictures or vectors; then run:")
         tell(f"subcell-atlas build map --atlas {shell(uri)}")
         st.stop()
+    if missing == ["functions"]:
+        st.info("This atlas tells no functions yet. Put in what is known of its proteins, then run:")
+        tell(f"subcell-atlas annotate FILE --atlas {shell(uri)}", f"subcell-atlas build --atlas {shell(uri)}")
+        st.stop()
     if missing:
         st.info(f"This atlas holds {plural(store.count('cells'), 'cell')} and no proteins yet. Run:")
         tell(f"subcell-atlas build --atlas {shell(uri)}")

@@ -9,11 +9,22 @@ import networkx as nx
 import pyarrow as pa
 import streamlit as st
 
-from subcell_atlas import query
+from subcell_atlas import function_query, query
+from subcell_atlas.atlas import Atlas
 from subcell_atlas.maps import MAIN
 from subcell_atlas.store import Store, quote
 
-__all__ = ["Cell", "Question", "find_hits", "read_cells", "read_map", "read_proteins", "versions"]
+__all__ = [
+    "Cell",
+    "Question",
+    "find_functions",
+    "find_hits",
+    "read_cells",
+    "read_map",
+    "read_proteins",
+    "read_terms",
+    "versions",
+]
 
 PROTEIN_COLUMNS = (
     "protein_id",
@@ -94,6 +105,28 @@ def _hits(uri: str, key: tuple[int, ...], proteins: tuple[str, ...], question: Q
         where=question.where,
         cell_line=question.cell_line,
     )
+
+
+def find_functions(store: Store, *, genes: tuple[str, ...] = (), term: str | None = None, k: int) -> pa.Table:
+    """Return the answer of `Atlas.functions`."""
+    return _functions(store.uri, versions(store, "proteins", "functions", "terms"), genes, term, k)
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def _functions(uri: str, key: tuple[int, ...], genes: tuple[str, ...], term: str | None, k: int) -> pa.Table:
+    del key
+    return Atlas(Store.open(uri)).functions(*genes, term=term, k=k)
+
+
+def read_terms(store: Store) -> pa.Table:
+    """Return the terms that are predicted, with their names."""
+    return _terms(store.uri, versions(store, "function_terms", "terms"))
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _terms(uri: str, key: tuple[int, ...]) -> pa.Table:
+    del key
+    return function_query.predicted_terms(Store.open(uri))
 
 
 def read_cells(

@@ -15,9 +15,17 @@ from ..errors import BadInput, UnknownName
 from ..recipe import Recipe
 from .composition import COMPOSITION, NOTE, CompositionEncoder
 from .esm import ESM, load_esm
-from .fasta import FastaFile, Record, read_fasta
+from .fasta import FastaFile, Record, read_fasta, residues_of
 
-__all__ = ["SEQUENCE_ENCODERS", "FastaFile", "Record", "SequenceEncoder", "load_sequence_encoder", "read_fasta"]
+__all__ = [
+    "SEQUENCE_ENCODERS",
+    "FastaFile",
+    "Record",
+    "SequenceEncoder",
+    "load_sequence_encoder",
+    "read_fasta",
+    "residues_of",
+]
 
 # Name -> what it is.
 SEQUENCE_ENCODERS: dict[str, str] = {

@@ -21,7 +21,7 @@ from ..identifiers import Gene
 from ..text import read_lines
 from .residues import LETTERS, refusal
 
-__all__ = ["FastaFile", "Record", "read_fasta"]
+__all__ = ["FastaFile", "Record", "read_fasta", "residues_of"]
 
 HUMAN = "9606"
 LONGEST = 100_000  # residues; titin, the longest human protein, has some 36,000
@@ -118,6 +118,24 @@ def read_fasta(path: Path) -> FastaFile:
     return FastaFile(taken, {why: tuple(names) for why, names in skipped.items()}, n_repeated, n_isoforms)
 
 
+def residues_of(text: str) -> str:
+    """Return the residues of one protein, as they are or below a FASTA header, by the rules of `read_fasta`.
+
+    Raise BadInput when there are several sequences, none, nucleotides, or characters that are no residues.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    headers = [number for number, line in enumerate(lines) if line.startswith(">")]
+    if headers not in ([], [0]):
+        raise BadInput("One sequence at a time: there is more than one here.")
+    residues = clean("".join(lines[len(headers) :]))
+    why = "is of nucleotides" if is_nucleic(residues) else refusal(residues)
+    if len(residues) > LONGEST:
+        why = "is too long for a protein"
+    if why:
+        raise BadInput(f"The sequence {why}: {residues[:30]!r}. Residues are of {LETTERS}.")
+    return residues
+
+
 def split(lines: Iterable[str], path: Path) -> Iterator[tuple[str, str]]:
     """Yield the header, without its `>`, and the letters of each sequence. Raise BadInput when it is no FASTA file."""
     header: str | None = None
@@ -166,9 +184,12 @@ def other_kind(about: Header, residues: str) -> str | None:
     """Return why a sequence is not of a human protein; None when it may be."""
     if about.species not in (None, HUMAN):
         return OTHER_SPECIES
-    if len(residues) >= SHORTEST_NUCLEIC and count_nucleotides(residues) >= NUCLEOTIDE_SHARE * len(residues):
-        return "is of nucleotides"
-    return None
+    return "is of nucleotides" if is_nucleic(residues) else None
+
+
+def is_nucleic(residues: str) -> bool:
+    """Tell whether a sequence is of DNA or RNA."""
+    return len(residues) >= SHORTEST_NUCLEIC and count_nucleotides(residues) >= NUCLEOTIDE_SHARE * len(residues)
 
 
 def nothing_left(skipped: Mapping[str, Sequence[str]], path: Path) -> BadInput:
