@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import BadInput, NotBuilt, UnknownName
 from .gene_functions import (
@@ -72,7 +73,7 @@ def functions_of_gene(store: Store, name: str, *, k: int = 20, aspect: str | Non
     """
     check_k(k)
     require_functions(store)
-    names = store.read("proteins", NAME_COLUMNS)
+    names = protein_names(store)
     row = find_protein(name, names)
     protein, symbol = names["protein_id"][row].as_py(), names["gene_symbol"][row].as_py()
     rows = store.read("functions", where=f"protein_id = {quote(protein)}").to_pylist()
@@ -102,8 +103,8 @@ def genes_of_term(store: Store, term: str, *, k: int = 20) -> pa.Table:
     known = [hit for hit in order if hit["annotated"]]
     predicted = [hit for hit in order if not hit["annotated"] and gain(hit["probability"], hit["prior"]) > 0][:k]
     chosen = [*known, *predicted]
-    where = one_of("protein_id", [hit["protein_id"] for hit in chosen])
-    symbol_of = store.lookup("proteins", "protein_id", "gene_symbol", where=where) if chosen else {}
+    names = protein_names(store)
+    symbol_of = dict(zip(names["protein_id"].to_pylist(), names["gene_symbol"].to_pylist(), strict=True))
     for hit in chosen:
         hit["gene_symbol"] = symbol_of.get(hit["protein_id"])
     return hits_table(chosen)
@@ -118,12 +119,12 @@ def find_terms(store: Store, text: str, *, k: int = 10) -> pa.Table:
         raise BadInput("What function? Give some words, such as 'mitochondrial translation', or the id of a term.")
     require_functions(store)
     found = store.find_text("terms", text, weights=TEXT_WEIGHTS, k=5 * k)
-    members = store.lookup("function_terms", "term_id", "n_members")
+    predicted = predicted_terms(store)
     rows = [
         {
             **{name: row[name] for name in ("term_id", "name", "aspect", "definition", "score")},
-            "n_members": members.get(row["term_id"]),
-            "is_predicted": row["term_id"] in members,
+            "n_members": predicted.get(row["term_id"], {}).get("n_members"),
+            "is_predicted": row["term_id"] in predicted,
         }
         for row in found.to_pylist()
     ]
@@ -151,34 +152,32 @@ def term_meant(store: Store, term: str) -> dict[str, Any]:
     """
     require_functions(store)
     wanted = term.strip()
-    predicted = store.read("function_terms", ["term_id"])["term_id"].to_pylist()
+    predicted = predicted_terms(store)
     of_ids = {each.upper(): each for each in predicted}
     if wanted.upper() in of_ids:
-        return term_rows(store, [of_ids[wanted.upper()]])[0]
+        return predicted[of_ids[wanted.upper()]]
     named = store.read("terms", ["term_id", "name"], where=f"term_id = {quote(wanted)} OR name = {quote(wanted)}")
     for row in named.to_pylist():
         if row["term_id"] in predicted:
-            return term_rows(store, [row["term_id"]])[0]
+            return predicted[row["term_id"]]
     if named.num_rows:
         few = store.metadata("functions").get("settings", {}).get("fewest")
         msg = f"{named['term_id'][0].as_py()} ({named['name'][0].as_py()}) is known here but not predicted"
         raise NotBuilt(f"{msg}: fewer than {few} proteins with vectors have it, or nearly all.")
     found = find_terms(store, wanted, k=3).to_pylist()
     if found and found[0]["is_predicted"]:
-        return term_rows(store, [found[0]["term_id"]])[0]
+        return predicted[found[0]["term_id"]]
     if found:
         fitting = ", ".join(f"{row['name'] or row['term_id']} ({row['term_id']})" for row in found)
         raise NotBuilt(f"What fits {term!r} is not predicted, since too few proteins with vectors have it: {fitting}.")
-    known = [*predicted, *(row["name"] for row in term_rows(store, predicted))]
+    known = [*predicted, *(row["name"] for row in predicted.values())]
     raise UnknownName("function", term, known)
 
 
-def predicted_terms(store: Store) -> pa.Table:
-    """Return every term that is predicted: the columns of `function_terms`, and name."""
+def predicted_terms(store: Store) -> dict[str, dict[str, Any]]:
+    """Return every term that is predicted: by id its row of `function_terms`, and its name. Not to be changed."""
     require_functions(store)
-    rows = store.read("function_terms")
-    names = store.lookup("terms", "term_id", "name", where="name IS NOT NULL")
-    return rows.append_column("name", pa.array([names.get(term, term) for term in rows["term_id"].to_pylist()]))
+    return kept_terms(store.uri, store.version("function_terms"), store.version("terms"))
 
 
 def functions_of_vectors(
@@ -228,7 +227,7 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20, aspect:
     from .cellmap.enrichment import adjust
 
     check_k(k)
-    table = store.read("proteins", NAME_COLUMNS)
+    table = protein_names(store)
     rows = list(dict.fromkeys(find_protein(name, table) for name in names))
     if len(rows) < 2:
         raise BadInput("Functions are shared by two genes or more; name several.")
@@ -238,7 +237,7 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20, aspect:
     of_term: dict[str, list[dict[str, Any]]] = {}
     for row in found:
         of_term.setdefault(row["term_id"], []).append(row)
-    terms = {row["term_id"]: row for row in term_rows(store, list(of_term))}
+    terms = predicted_terms(store)
     if aspect is not None:
         check_aspect(store, aspect)
     known_in = groups_known(store, list(symbols))
@@ -259,7 +258,7 @@ def shared_functions(store: Store, names: Sequence[str], *, k: int = 20, aspect:
                 "genes": [symbols[protein] or protein for protein in having],
             }
         )
-    adjusted = adjust(np.array([row["p_adjusted"] for row in answers]), store.count("function_terms"))
+    adjusted = adjust(np.array([row["p_adjusted"] for row in answers]), len(terms))
     for row, p in zip(answers, adjusted.tolist(), strict=True):
         row["p_adjusted"] = p
     answers = [row for row in answers if aspect in (None, row["aspect"])]
@@ -316,7 +315,7 @@ def require_functions(store: Store) -> None:
 def described(store: Store, rows: Iterable[Mapping[str, Any]], *, aspect: str | None = None) -> list[dict[str, Any]]:
     """Return rows of `functions` with what `function_terms` says of their terms; only of one aspect when given."""
     rows = list(rows)
-    terms = {row["term_id"]: row for row in term_rows(store, list(dict.fromkeys(row["term_id"] for row in rows)))}
+    terms = predicted_terms(store)
     if aspect is not None:
         check_aspect(store, aspect)
         rows = [row for row in rows if terms[row["term_id"]]["aspect"] == aspect]
@@ -326,19 +325,9 @@ def described(store: Store, rows: Iterable[Mapping[str, Any]], *, aspect: str | 
 
 def check_aspect(store: Store, aspect: str) -> None:
     """Raise UnknownName when no predicted term is of an aspect."""
-    allowed = sorted(set(store.read("function_terms", ["aspect"])["aspect"].to_pylist()))
+    allowed = sorted({row["aspect"] for row in predicted_terms(store).values()})
     if aspect not in allowed:
         raise UnknownName("aspect", aspect, allowed)
-
-
-def term_rows(store: Store, term_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the rows of `function_terms` of some terms, with their names."""
-    if not term_ids:
-        return []
-    where = one_of("term_id", term_ids)
-    names = store.lookup("terms", "term_id", "name", where=where)
-    rows = store.read("function_terms", where=where).to_pylist()
-    return [{**row, "name": names.get(row["term_id"]) or row["term_id"]} for row in rows]
 
 
 def gain(probability: float | None, prior: float) -> float:
@@ -355,36 +344,23 @@ def most_telling(hits: Iterable[dict[str, Any]], k: int) -> list[dict[str, Any]]
 
 def add_support(store: Store, protein: str, hits: Sequence[dict[str, Any]]) -> None:
     """Add to each hit of a protein its nearest neighbors that have the term."""
-    there = [name for name in ("image", "sequence") if name in store.vector_columns("proteins")]
-    vectors = store.read("proteins", there, where=f"protein_id = {quote(protein)}").to_pylist()[0]
-    near = {
-        modality: [row for row in nearest(store, modality, np.array(vector)) if row["protein_id"] != protein]
-        for modality, vector in vectors.items()
-        if vector is not None and np.any(vector)
-    }
+    near: dict[str, list[dict[str, Any]]] = {}
+    for modality in ("image", "sequence"):
+        if modality in store.vector_columns("proteins"):
+            names, units = unit_vectors(store, modality)
+            at = pc.index(names["protein_id"], protein).as_py()
+            if at >= 0 and units[at].any():
+                found = nearest(store, modality, units[at])
+                near[modality] = [row for row in found if row["protein_id"] != protein]
     name_supporters(store, hits, near)
 
 
 def nearest(store: Store, modality: str, vector: np.ndarray) -> list[dict[str, Any]]:
     """Return the nearest proteins: protein_id, gene_symbol, similarity."""
-    names, units = unit_vectors(store.uri, store.version("proteins"), modality)
+    names, units = unit_vectors(store, modality)
     similarity = units @ (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
     best = np.argsort(-similarity, kind="stable")[: N_NEIGHBORS + 1]
     return [{**row, "similarity": similarity[i]} for i, row in zip(best, names.take(best).to_pylist(), strict=True)]
-
-
-@lru_cache(maxsize=4)
-def unit_vectors(uri: str, version: int, modality: str) -> tuple[pa.Table, np.ndarray]:
-    """Return the names of the proteins that have a vector, and their vectors divided by their length, (n, dim).
-
-    Kept for the next questions of this process, as long as the proteins are not written again.
-    """
-    from .functions.features import unit
-
-    del version
-    names = ["protein_id", "gene_symbol"]
-    table = Store.open(uri).read("proteins", [*names, modality], where=f"{modality} IS NOT NULL")
-    return table.select(names), unit(vectors_of(table[modality]))
 
 
 def name_supporters(
@@ -406,6 +382,47 @@ def name_supporters(
         hit["support"] = [row for turn in zip_longest(*found) for row in turn if row is not None]
 
 
+def protein_names(store: Store) -> pa.Table:
+    """Return the names of every protein."""
+    return kept_names(store.uri, store.version("proteins"))
+
+
+def unit_vectors(store: Store, modality: str) -> tuple[pa.Table, np.ndarray]:
+    """Return the names of the proteins that have a vector, and their vectors divided by their length, (n, dim)."""
+    return kept_vectors(store.uri, store.version("proteins"), modality)
+
+
+# What most questions need is kept for the next one of this process, as long as its tables are not written again.
+
+
+@lru_cache(maxsize=4)
+def kept_terms(uri: str, *versions: int) -> dict[str, dict[str, Any]]:
+    """Return what `predicted_terms` does."""
+    del versions
+    store = Store.open(uri)
+    names = store.lookup("terms", "term_id", "name", where="name IS NOT NULL")
+    rows = store.read("function_terms").to_pylist()
+    return {row["term_id"]: {**row, "name": names.get(row["term_id"]) or row["term_id"]} for row in rows}
+
+
+@lru_cache(maxsize=4)
+def kept_names(uri: str, version: int) -> pa.Table:
+    """Return what `protein_names` does."""
+    del version
+    return Store.open(uri).read("proteins", NAME_COLUMNS)
+
+
+@lru_cache(maxsize=4)
+def kept_vectors(uri: str, version: int, modality: str) -> tuple[pa.Table, np.ndarray]:
+    """Return what `unit_vectors` does."""
+    from .functions.features import unit
+
+    del version
+    names = ["protein_id", "gene_symbol"]
+    table = Store.open(uri).read("proteins", [*names, modality], where=f"{modality} IS NOT NULL")
+    return table.select(names), unit(vectors_of(table[modality]))
+
+
 def groups_known(store: Store, proteins: Sequence[str]) -> dict[tuple[tuple[str, ...], str], set[str]]:
     """Return which of some proteins the sources of each group of terms say anything of."""
     columns = ["protein_id", "term_id", "evidence", "source"]
@@ -413,9 +430,7 @@ def groups_known(store: Store, proteins: Sequence[str]) -> dict[tuple[tuple[str,
     rows = rows.filter(counts_as_known(rows["evidence"], settings_of_functions(store).without))
     aspects = aspects_of(store)
     said = {(r["protein_id"], r["source"] or "", aspects.get(r["term_id"]) or NO_ASPECT) for r in rows.to_pylist()}
-    groups = {
-        (tuple(r["sources"]), r["aspect"]) for r in store.read("function_terms", ["sources", "aspect"]).to_pylist()
-    }
+    groups = {(tuple(r["sources"]), r["aspect"]) for r in predicted_terms(store).values()}
     return {
         (sources, aspect): {protein for protein, source, of in said if source in sources and of == aspect}
         for sources, aspect in groups

@@ -34,7 +34,8 @@ __all__ = [
 
 N_INNER = 3  # parts of the training proteins, each of which is held out once to choose settings and to calibrate
 PENALTIES = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-FACTORS = (0.25, 4.0)  # by which a block's penalty may differ from the common one
+FACTORS = (0.25, 4.0)  # by which a block's penalty may differ from the common one, and how often in turn:
+MOST_FACTORS = 3
 MANY_ROWS = 5000  # from here on penalties are compared on one part alone
 TERMS_TRIED = 128  # penalties are compared on at most so many terms
 NEIGHBORS = (5, 10, 20, 40)
@@ -172,7 +173,7 @@ def choose_penalties(held: Sequence[Held], truth: np.ndarray, *, seed: int) -> t
     """Return a penalty for each block.
 
     The common one of `PENALTIES` that ranks held out proteins best, looked for from the middle on; then for each block
-    but the first a smaller or a larger one, when that is better still.
+    but the first a smaller or a larger one, as long as that is better still.
     """
     terms = np.sort(np.random.default_rng(seed).permutation(truth.shape[1])[:TERMS_TRIED])
     parts = held if len(truth) < MANY_ROWS else held[:1]
@@ -190,8 +191,13 @@ def choose_penalties(held: Sequence[Held], truth: np.ndarray, *, seed: int) -> t
             at += step
     best = even[at]
     for block in range(1, n_blocks):
-        others = [(*best[:block], best[block] * factor, *best[block + 1 :]) for factor in FACTORS]
-        best = max([best, *others], key=quality)
+        for factor in FACTORS:
+            common = best[block]
+            for power in range(1, MOST_FACTORS + 1):
+                other = (*best[:block], common * factor**power, *best[block + 1 :])
+                if quality(other) <= quality(best):
+                    break
+                best = other
     return best
 
 

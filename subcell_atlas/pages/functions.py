@@ -93,7 +93,7 @@ def of_genes(store: Store, proteins: pa.Table) -> None:
 
 def begin(store: Store) -> None:
     """Offer the functions that are told best."""
-    terms = reading.read_terms(store).to_pylist()
+    terms = function_query.predicted_terms(store).values()
     best = sorted(terms, key=lambda row: -(row["ap_fused"] or row["ap_image"] or row["ap_sequence"] or 0.0))
     st.markdown("**Or ask which genes may do one of these**")
     with st.container(horizontal=True, gap="xsmall"):

@@ -9,7 +9,7 @@ import networkx as nx
 import pyarrow as pa
 import streamlit as st
 
-from subcell_atlas import function_query, query
+from subcell_atlas import query
 from subcell_atlas.atlas import Atlas
 from subcell_atlas.maps import MAIN
 from subcell_atlas.store import Store, quote
@@ -22,7 +22,6 @@ __all__ = [
     "read_cells",
     "read_map",
     "read_proteins",
-    "read_terms",
     "versions",
 ]
 
@@ -116,17 +115,6 @@ def find_functions(store: Store, *, genes: tuple[str, ...] = (), term: str | Non
 def _functions(uri: str, key: tuple[int, ...], genes: tuple[str, ...], term: str | None, k: int) -> pa.Table:
     del key
     return Atlas(Store.open(uri)).functions(*genes, term=term, k=k)
-
-
-def read_terms(store: Store) -> pa.Table:
-    """Return the terms that are predicted, with their names."""
-    return _terms(store.uri, versions(store, "function_terms", "terms"))
-
-
-@st.cache_data(show_spinner=False, max_entries=4)
-def _terms(uri: str, key: tuple[int, ...]) -> pa.Table:
-    del key
-    return function_query.predicted_terms(Store.open(uri))
 
 
 def read_cells(
