@@ -204,6 +204,12 @@ def test_clusters_of_corum_are_complexes(tmp_path):
     assert file.terms["CORUM:12S U11"].name == "12S U11"
 
 
+def test_ids_that_are_names_have_single_spaces_in_terms_and_in_annotations(tmp_path):
+    file = read(tmp_path, "ULK1-ATG13  complex\tULK1 ATG13\nULK1-ATG13 complex\tRB1CC1 ULK1\n", "CORUM_clusters.tsv")
+    assert set(file.terms) == {"CORUM:ULK1-ATG13 complex"}
+    assert {gene for gene, term, _ in stated(file) if term in file.terms} == {"ULK1", "ATG13", "RB1CC1"}
+
+
 def test_sets_of_music_have_go_ids_and_no_names(tmp_path):
     file = read(tmp_path, "GO:0044445\t2\tAHR,AHSP,\nGO:0005634\t1\tHTT,\n", "GO_CC_human_no_hpa.txt")
     assert (file.format, file.aspect) == ("go sets", "cellular_component")

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from ..schema import TABLES
-from .statements import Annotation, Term
+from .statements import Annotation, Term, one_line
 
 __all__ = ["Ontology", "annotations_table", "merge_terms", "terms_table"]
 
@@ -132,12 +132,7 @@ def filled(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 def terms_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows of `terms` as a table; their texts are each one line without control characters."""
-    columns = {name: [clean(row.get(name)) for row in rows] for name in TABLES["terms"]}
+    columns = {name: [row.get(name) for row in rows] for name in TABLES["terms"]}
+    for name, values in columns.items():
+        columns[name] = [one_line(value) if isinstance(value, str) else value for value in values]
     return pa.table({name: pa.array(columns[name], kind) for name, kind in TABLES["terms"].items()})
-
-
-def clean(value: Any) -> Any:
-    """Return a text in one line, without what no XML file and no terminal can show; other values as they are."""
-    if not isinstance(value, str):
-        return value
-    return " ".join("".join(c if c.isprintable() else " " for c in value).split())

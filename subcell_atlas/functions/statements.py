@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BadInput
 from ..identifiers import Gene
 
-__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "GeneNames", "Reading", "Term"]
+__all__ = ["ASPECTS", "Annotation", "AnnotationFile", "Collector", "GeneNames", "Reading", "Term", "one_line"]
 
 ASPECTS = {  # how files abbreviate the three aspects of the Gene Ontology
     "P": "biological_process",
@@ -108,6 +108,13 @@ class Reading:
     source: str
 
 
+def one_line(text: str) -> str:
+    """Return a text in one line, single spaces in it, without what no XML file and no terminal can show."""
+    if text.isprintable() and "  " not in text and text == text.strip():
+        return text
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
 @dataclass
 class Collector:
     """Gathers what a file states, line by line; `date` and `licence` are set where it says so."""
@@ -125,10 +132,13 @@ class Collector:
 
     def add_term(self, term: Term) -> None:
         """Take a term; the first line that tells of it counts."""
-        self.terms.setdefault(term.term_id, term)
+        term_id = one_line(term.term_id)
+        self.terms.setdefault(term_id, replace(term, term_id=term_id))
 
     def add(self, row: Annotation) -> None:
         """Take an annotation, once."""
+        if (term_id := one_line(row.term_id)) != row.term_id:
+            row = row._replace(term_id=term_id)
         if row in self.rows:
             self.skip("said twice")
         self.rows[row] = None

@@ -144,14 +144,14 @@ def term_table(rows: Sequence[dict[str, Any]], *, key: str) -> dict[str, Any]:
         selection_mode="single-row",
         key=f"{key}_{rows[0]['protein_id']}",
         column_config={
-            "function": st.column_config.TextColumn("Function", width="medium"),
+            "function": st.column_config.TextColumn("Function", width="large"),
             "probability": probability_column(),
             **number_columns(),
             "of all": st.column_config.NumberColumn(
                 "Of all", format="%.1f %%", width="small", help="the share of proteins that have it"
             ),
             "aspect": "Aspect",
-            "because": st.column_config.TextColumn("Nearest neighbors that have it", width="large"),
+            "because": st.column_config.TextColumn("Nearest neighbors that have it", width="medium"),
         },
     )
     row = next(iter(event.selection.rows), 0)
@@ -191,7 +191,8 @@ def show_why(store: Store, proteins: pa.Table, protein: str | None, row: dict[st
     likeness: dict[str, list[str]] = {}
     for each in support:
         likeness.setdefault(each["protein_id"], []).append(f"{MODALITIES[each['modality']]} {each['similarity']:.2f}")
-    show_cells(store, proteins, shown, captions={name: ", ".join(said) for name, said in likeness.items()})
+    if support:
+        show_cells(store, proteins, shown, captions={name: ", ".join(said) for name, said in likeness.items()})
     offer_function(row, kind="why")
 
 
@@ -258,7 +259,7 @@ def show_shared(hits: pa.Table, names: Sequence[str]) -> None:
         selection_mode="single-row",
         key=f"shared_{'_'.join(names)}",
         column_config={
-            "function": st.column_config.TextColumn("Function", width="medium"),
+            "function": st.column_config.TextColumn("Function", width="large"),
             "known": st.column_config.TextColumn("Have it", help="of those of which the source says anything"),
             "genes": "Which",
             "p": st.column_config.NumberColumn(
