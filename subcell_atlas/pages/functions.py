@@ -36,16 +36,17 @@ def show() -> None:
     with parts.known_problems():
         store = parts.open_store("proteins", "functions")
         proteins = reading.read_proteins(store)
+        names = dict(zip(proteins["protein_id"].to_pylist(), proteins["name"].to_pylist(), strict=True))
         ask = st.segmented_control(
             "Ask about", [GENES, FUNCTION, SEQUENCE], default=GENES, required=True, key="ask", bind="query-params",
             label_visibility="collapsed",
         )  # fmt: skip
         if ask == FUNCTION:
-            of_function(store, proteins)
+            of_function(store, names)
         elif ask == SEQUENCE:
-            of_sequence(store, proteins)
+            of_sequence(store, names)
         else:
-            of_genes(store, proteins)
+            of_genes(store, names)
         for note in function_query.notes_on_functions(store):
             st.caption(plain(note))
         parts.footer(store)
@@ -61,11 +62,11 @@ def ask_function(term_id: str) -> None:
     st.session_state.update(ask=FUNCTION, about=term_id)
 
 
-def of_genes(store: Store, proteins: pa.Table) -> None:
+def of_genes(store: Store, names: Mapping[str, str]) -> None:
     """Ask for genes, and show what one does and may do, or what several share."""
-    names = st.multiselect(
+    asked = st.multiselect(
         "Genes",
-        proteins["name"].to_pylist(),
+        list(names.values()),
         key="genes",
         bind="query-params",
         accept_new_options=True,
@@ -73,21 +74,21 @@ def of_genes(store: Store, proteins: pa.Table) -> None:
         placeholder="A gene symbol, Ensembl id or UniProt accession; of several, what they share",
         label_visibility="collapsed",
     )
-    if not names:
+    if not asked:
         begin(store)
         return
     try:
-        hits = reading.find_functions(store, genes=tuple(names), k=N_PREDICTED)
+        hits = reading.find_functions(store, genes=tuple(asked), k=N_PREDICTED)
     except UnknownName as exc:
         st.warning(plain(exc))
         buttons(exc.suggestions, ask_gene, kind="instead")
         return
-    if len(names) > 1:
-        show_shared(hits, names)
+    if len(asked) > 1:
+        show_shared(hits, asked)
     else:
-        show_gene(store, proteins, hits)
-    given = ", ".join(map(repr, names))
-    words = " ".join(map(parts.shell, names))
+        show_gene(store, names, hits)
+    given = ", ".join(map(repr, asked))
+    words = " ".join(map(parts.shell, asked))
     snippets(store, f"functions({given}, k={N_PREDICTED})", f"functions {words} -k {N_PREDICTED}")
 
 
@@ -101,17 +102,17 @@ def begin(store: Store) -> None:
             st.button(plain(row["name"]), key=f"begin_{row['term_id']}", on_click=ask_function, args=(row["term_id"],))
 
 
-def show_gene(store: Store, proteins: pa.Table, hits: pa.Table) -> None:
+def show_gene(store: Store, names: Mapping[str, str], hits: pa.Table) -> None:
     """Show what a gene may do besides what is known, what speaks for it, and what is known."""
     rows = hits.to_pylist()
     protein = rows[0]["protein_id"] if rows else None
     if protein:
-        st.subheader(plain(name_of(proteins, protein)), anchor=False)
+        st.subheader(plain(names.get(protein, protein)), anchor=False)
     known, predicted = ([row for row in rows if row["annotated"] is kind] for kind in (True, False))
     st.markdown(f"**May do besides** :gray[{parts.plural(len(predicted), 'prediction')}, those that tell most first]")
     if predicted:
         chosen = term_table(predicted, key="predicted")
-        show_why(store, proteins, protein, chosen)
+        show_why(store, names, protein, chosen)
     else:
         st.caption("Nothing is likelier of it than of any protein.")
     st.markdown(f"**Is known to do** :gray[{parts.plural(len(known), 'annotation')}, the rarest first]")
@@ -121,7 +122,7 @@ def show_gene(store: Store, proteins: pa.Table, hits: pa.Table) -> None:
         if predicted:
             offer_function(chosen, kind="known")
         else:
-            show_why(store, proteins, protein, chosen)
+            show_why(store, names, protein, chosen)
     else:
         st.caption("Nothing is known of it here.")
 
@@ -136,14 +137,10 @@ def term_table(rows: Sequence[dict[str, Any]], *, key: str) -> dict[str, Any]:
         "aspect": [row["aspect"].replace("_", " ") for row in rows],
         "because": [because(row) for row in rows],
     }
-    event = st.dataframe(
-        pa.table(columns),
-        hide_index=True,
-        height=38 + 35 * min(len(rows), ROWS_SHOWN),
-        on_select="rerun",
-        selection_mode="single-row",
+    row = choose_row(
+        columns,
         key=f"{key}_{rows[0]['protein_id']}",
-        column_config={
+        titles={
             "function": st.column_config.TextColumn("Function", width="large"),
             "probability": probability_column(),
             **number_columns(),
@@ -154,8 +151,22 @@ def term_table(rows: Sequence[dict[str, Any]], *, key: str) -> dict[str, Any]:
             "because": st.column_config.TextColumn("Nearest neighbors that have it", width="medium"),
         },
     )
-    row = next(iter(event.selection.rows), 0)
-    return rows[row if row < len(rows) else 0]
+    return rows[row or 0]
+
+
+def choose_row(columns: Mapping[str, Sequence[Any]], *, key: str, titles: Mapping[str, Any]) -> int | None:
+    """Show a table, one row of which can be chosen; return its number, None before."""
+    table = pa.table(dict(columns))
+    event = st.dataframe(
+        table,
+        hide_index=True,
+        height=38 + 35 * min(max(table.num_rows, 1), ROWS_SHOWN),
+        on_select="rerun",
+        selection_mode="single-row",
+        key=key,
+        column_config=dict(titles),
+    )
+    return next((row for row in event.selection.rows if row < table.num_rows), None)
 
 
 def probability_column() -> Any:
@@ -183,7 +194,7 @@ def because(row: Mapping[str, Any]) -> str:
     return "; ".join(f"by {modality} {', '.join(names)}" for modality, names in near.items())
 
 
-def show_why(store: Store, proteins: pa.Table, protein: str | None, row: dict[str, Any]) -> None:
+def show_why(store: Store, names: Mapping[str, str], protein: str | None, row: dict[str, Any]) -> None:
     """Show a protein beside its nearest neighbors that have a function."""
     support = row["support"] or []
     st.markdown(f"Why **{plain(row['name'])}**? {why(row)}")
@@ -192,7 +203,7 @@ def show_why(store: Store, proteins: pa.Table, protein: str | None, row: dict[st
     for each in support:
         likeness.setdefault(each["protein_id"], []).append(f"{MODALITIES[each['modality']]} {each['similarity']:.2f}")
     if support:
-        show_cells(store, proteins, shown, captions={name: ", ".join(said) for name, said in likeness.items()})
+        show_cells(store, names, shown, captions={name: ", ".join(said) for name, said in likeness.items()})
     offer_function(row, kind="why")
 
 
@@ -213,14 +224,14 @@ def offer_function(row: Mapping[str, Any], *, kind: str) -> None:
 
 
 def show_cells(
-    store: Store, proteins: pa.Table, ids: Sequence[str], *, captions: Mapping[str, str], kind: str = "cell"
+    store: Store, names: Mapping[str, str], ids: Sequence[str], *, captions: Mapping[str, str], kind: str = "cell"
 ) -> None:
     """Show a cell of each of some proteins, and offer to ask for it; without pictures the names alone."""
     cells_of = reading.read_cells(store, tuple(ids), n=1)
     view = whole_view(query.recipe_of_cells(store).get("channels") or ())
     with st.grid(N_CARDS, min_column_width=120, gap="xsmall") as grid:
         for protein in ids:
-            name = name_of(proteins, protein)
+            name = names.get(protein, protein)
             with grid.cell(), st.container(gap="xxsmall"):
                 if cells := cells_of.get(protein):
                     st.image(view.picture(cells), width="stretch", alt=f"A cell of {name}")
@@ -229,15 +240,9 @@ def show_cells(
                     st.caption(plain(caption))
 
 
-def name_of(proteins: pa.Table, protein: str) -> str:
-    """Return what to call a protein."""
-    at = pa.compute.index(proteins["protein_id"], protein).as_py()
-    return str(proteins["name"][at].as_py()) if at >= 0 else protein
-
-
-def show_shared(hits: pa.Table, names: Sequence[str]) -> None:
+def show_shared(hits: pa.Table, asked: Sequence[str]) -> None:
     """Show what several genes share."""
-    st.subheader(f"What {plain(', '.join(names))} share", anchor=False)
+    st.subheader(f"What {plain(', '.join(asked))} share", anchor=False)
     if not hits.num_rows:
         st.caption("They share nothing that is known or predicted.")
         return
@@ -251,14 +256,10 @@ def show_shared(hits: pa.Table, names: Sequence[str]) -> None:
         "members": [row["n_members"] for row in rows],
         "aspect": [row["aspect"].replace("_", " ") for row in rows],
     }
-    event = st.dataframe(
-        pa.table(columns),
-        hide_index=True,
-        height=38 + 35 * min(len(rows), ROWS_SHOWN),
-        on_select="rerun",
-        selection_mode="single-row",
-        key=f"shared_{'_'.join(names)}",
-        column_config={
+    row = choose_row(
+        columns,
+        key=f"shared_{'_'.join(asked)}",
+        titles={
             "function": st.column_config.TextColumn("Function", width="large"),
             "known": st.column_config.TextColumn("Have it", help="of those of which the source says anything"),
             "genes": "Which",
@@ -270,11 +271,10 @@ def show_shared(hits: pa.Table, names: Sequence[str]) -> None:
             "aspect": "Aspect",
         },
     )
-    row = next(iter(event.selection.rows), 0)
-    offer_function(rows[row if row < len(rows) else 0], kind="shared")
+    offer_function(rows[row or 0], kind="shared")
 
 
-def of_function(store: Store, proteins: pa.Table) -> None:
+def of_function(store: Store, names: Mapping[str, str]) -> None:
     """Ask for a function, and show the genes that have it and those that may."""
     wanted = st.text_input(
         "Function",
@@ -300,13 +300,13 @@ def of_function(store: Store, proteins: pa.Table) -> None:
     st.markdown(f"**May have it** :gray[{parts.plural(len(predicted), 'prediction')}, the likeliest first]")
     if predicted:
         said = {row["protein_id"]: f"probability {row['probability']:.2f}" for row in predicted[:N_CARDS]}
-        show_cells(store, proteins, list(said), captions=said)
-        gene_table(proteins, predicted, key=f"may_{term['term_id']}")
+        show_cells(store, names, list(said), captions=said)
+        gene_table(names, predicted, key=f"may_{term['term_id']}")
     else:
         st.caption("No protein is likelier to have it than any other.")
     st.markdown(f"**Have it** :gray[{parts.plural(len(known), 'protein')}]")
     st.caption("The numbers are what the other proteins say of each: the models had not seen it.")
-    gene_table(proteins, known, key=f"have_{term['term_id']}")
+    gene_table(names, known, key=f"have_{term['term_id']}")
     asked = f"functions(term={term['term_id']!r}, k={N_PREDICTED})"
     snippets(store, asked, f"functions --term {parts.shell(term['term_id'])} -k {N_PREDICTED}")
 
@@ -341,37 +341,28 @@ def offer_others(store: Store, wanted: str, term_id: str) -> None:
                 st.button(text, key=f"or_{row['term_id']}", on_click=ask_function, args=(row["term_id"],))
 
 
-def gene_table(proteins: pa.Table, rows: Sequence[dict[str, Any]], *, key: str) -> None:
+def gene_table(names: Mapping[str, str], rows: Sequence[dict[str, Any]], *, key: str) -> None:
     """Show proteins of a term; the chosen one can be asked for, or searched with."""
-    names = [name_of(proteins, row["protein_id"]) for row in rows]
+    genes = [names.get(row["protein_id"], row["protein_id"]) for row in rows]
     columns = {
-        "gene": names,
+        "gene": genes,
         "probability": [row["probability"] for row in rows],
         **by_modality(rows),
     }
-    table = pa.table(columns)
-    event = st.dataframe(
-        table,
-        hide_index=True,
-        height=38 + 35 * min(max(len(rows), 1), ROWS_SHOWN),
-        on_select="rerun",
-        selection_mode="single-row",
-        key=key,
-        column_config={"gene": "Gene", "probability": probability_column(), **number_columns()},
-    )
+    titles = {"gene": "Gene", "probability": probability_column(), **number_columns()}
+    row = choose_row(columns, key=key, titles=titles)
     with st.container(horizontal=True, vertical_alignment="center", gap="xsmall"):
-        for row in event.selection.rows:
-            if row < len(names):
-                st.button(f"What may {plain(names[row])} do", key=f"{key}_ask", on_click=ask_gene, args=(names[row],))
-                if st.button(f"What looks like {plain(names[row])}", key=f"{key}_search"):
-                    st.switch_page(page_file("search"), query_params={"gene": names[row]})
+        if row is not None:
+            st.button(f"What may {plain(genes[row])} do", key=f"{key}_ask", on_click=ask_gene, args=(genes[row],))
+            if st.button(f"What looks like {plain(genes[row])}", key=f"{key}_search"):
+                st.switch_page(page_file("search"), query_params={"gene": genes[row]})
         st.download_button(
-            "CSV", parts.csv_of(table), f"{parts.file_name(key)}.csv", "text/csv", icon=":material/download:",
-            on_click="ignore", key=f"{key}_csv",
+            "CSV", parts.csv_of(pa.table(columns)), f"{parts.file_name(key)}.csv", "text/csv",
+            icon=":material/download:", on_click="ignore", key=f"{key}_csv",
         )  # fmt: skip
 
 
-def of_sequence(store: Store, proteins: pa.Table) -> None:
+def of_sequence(store: Store, names: Mapping[str, str]) -> None:
     """Ask for a sequence, and show what its protein may do and where it may go."""
     with st.form("residues", border=False):
         text = st.text_area(
@@ -386,14 +377,14 @@ def of_sequence(store: Store, proteins: pa.Table) -> None:
         rows = atlas.functions(sequence=text, k=N_PREDICTED).to_pylist()
     st.markdown(f"**May do** :gray[{parts.plural(len(rows), 'prediction')}, those that tell most first]")
     if rows:
-        show_why(store, proteins, None, term_table(rows, key="of_sequence"))
+        show_why(store, names, None, term_table(rows, key="of_sequence"))
     else:
         st.caption("Nothing is likelier of it than of any protein.")
-    show_place(store, proteins, atlas, text)
+    show_place(store, names, atlas, text)
     snippets(store, "functions(sequence=…)", "functions --sequence FILE.fasta")
 
 
-def show_place(store: Store, proteins: pa.Table, atlas: Atlas, text: str) -> None:
+def show_place(store: Store, names: Mapping[str, str], atlas: Atlas, text: str) -> None:
     """Show the pictures that a sequence would most likely give."""
     st.markdown("**Where it may go** :gray[the proteins whose pictures are most like the one told from its sequence]")
     try:
@@ -405,7 +396,7 @@ def show_place(store: Store, proteins: pa.Table, atlas: Atlas, text: str) -> Non
     captions = {
         hit["protein_id"]: f"{', '.join(hit['localization'] or ['–'])}, {hit['similarity']:.2f}" for hit in hits
     }
-    show_cells(store, proteins, list(captions), captions=captions, kind="place")
+    show_cells(store, names, list(captions), captions=captions, kind="place")
 
 
 def buttons(names: Sequence[str], go: Callable[[str], None], *, kind: str) -> None:
