@@ -19,7 +19,6 @@ from .printing import (
     describe,
     print_json,
     reply,
-    say_error,
     show,
     show_function_metrics,
     show_functions,
@@ -545,6 +544,8 @@ def similar(
     A sequence is compared with sequences; with --modality image it is told first what picture it would give.
     """
     from .atlas import open_atlas
+    from .fusion_vectors import say_error
+    from .sequence_vectors import note_on_sequences
 
     picture = {name: options.pop(name) for name in OF_PICTURE}
     modality = options.pop("modality")
@@ -561,14 +562,17 @@ def similar(
                 raise click.UsageError("A sequence is of no cell line: leave --cell-line out.")
             record = one_record(sequence)
             asked = {"sequence": record.gene.written}
-            options |= {"modality": modality or "sequence", "weights": one_path(picture["weights"])}
-            hits = atlas.similar_to_sequence(record.residues, **options)
+            weights = one_path(picture["weights"])
+            hits = atlas.similar_to_sequence(
+                record.residues, modality=modality or "sequence", weights=weights, **options
+            )
             if modality == "image":
                 click.echo(say_error(atlas.info()["fusion"]["error"]), err=True)
         else:
             hits = atlas.similar(*genes, modality=modality or "image", **options)
+        if (sequence or modality in ("sequence", "fused")) and (note := note_on_sequences(atlas.store)):
+            click.echo(note, err=True)
     asked["modality"] = modality or ("sequence" if sequence else "image")
-    options.pop("weights", None)
     asked |= {key: value for key, value in options.items() if value is not None}
     rows = hits.to_pylist()
     columns = ["rank", "gene_symbol", "similarity", "localization", "n_cells"]

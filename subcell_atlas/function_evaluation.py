@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["asked", "homologues", "measure_functions", "told_out_of_fold"]
 
 CONCATENATION = "concatenation"  # of both, without products: the plain baseline of fusion
-FEWEST_GROUPS = 2 * N_FOLDS  # of homologues among whom a group of terms speaks of, to be held out by them
+FEWEST_FAMILIES = 2 * N_FOLDS  # of the proteins of a group of terms, for families to be held out
 
 
 def measure_functions(store: Store, seed: int) -> dict[str, Any]:
@@ -48,10 +48,11 @@ def measure_functions(store: Store, seed: int) -> dict[str, Any]:
     alone = np.arange(len(chosen.ids))
     found = as_record(measure(chosen, groups, alone, settings.predictor, seed=seed), groups, store)
     families = homologues(store, chosen.ids)
-    groups = [] if families is None else [each for each in groups if n_families(families[each.known]) >= FEWEST_GROUPS]
-    if families is not None and groups:
-        by_family = measure(chosen, groups, families, settings.predictor, seed=seed)
-        found["by_homology"] = as_record(by_family, groups, store) | {"groups": n_families(families)}
+    if families is not None:
+        groups = [group for group in groups if n_families(families[group.known]) >= FEWEST_FAMILIES]
+        if groups:
+            by_family = measure(chosen, groups, families, settings.predictor, seed=seed)
+            found["by_homology"] = as_record(by_family, groups, store) | {"groups": n_families(families)}
     return found
 
 

@@ -26,7 +26,8 @@ from .gene_functions import (
 )
 from .identifiers import NAME_COLUMNS, find_protein
 from .profiles import vectors_of
-from .sequence_vectors import stored_encoder
+from .ranking import unit
+from .sequence_vectors import note_on_sequences
 from .store import Store, one_of, quote
 
 __all__ = [
@@ -285,12 +286,8 @@ SHARED_SCHEMA = pa.schema(
 
 def notes_on_functions(store: Store) -> list[str]:
     """Return what a reader of any answer must know: a stand-in among the encoders, evidence that was left out."""
-    notes = []
-    if stored_encoder(store) == "composition":
-        notes.append(
-            "Sequences are told by their composition, a plain stand-in for a protein language model: "
-            "subcell-atlas ingest sequences --encoder esm2-650m"
-        )
+    note = note_on_sequences(store)
+    notes = [note] if note else []
     recipe = store.recipe("proteins", "image")
     if recipe and recipe.encoder == "demo":
         notes.append("Pictures are told by the demonstration encoder, which is not SubCell.")
@@ -345,20 +342,20 @@ def most_telling(hits: Iterable[dict[str, Any]], k: int) -> list[dict[str, Any]]
 def add_support(store: Store, protein: str, hits: Sequence[dict[str, Any]]) -> None:
     """Add to each hit of a protein its nearest neighbors that have the term."""
     near: dict[str, list[dict[str, Any]]] = {}
-    for modality in ("image", "sequence"):
-        if modality in store.vector_columns("proteins"):
-            names, units = unit_vectors(store, modality)
-            at = pc.index(names["protein_id"], protein).as_py()
-            if at >= 0 and units[at].any():
-                found = nearest(store, modality, units[at])
-                near[modality] = [row for row in found if row["protein_id"] != protein]
+    there = store.vector_columns("proteins")
+    for modality in [name for name in ("image", "sequence") if name in there]:
+        names, units = unit_vectors(store, modality)
+        at = pc.index(names["protein_id"], protein).as_py()
+        if at >= 0 and units[at].any():
+            found = nearest(store, modality, units[at])
+            near[modality] = [row for row in found if row["protein_id"] != protein]
     name_supporters(store, hits, near)
 
 
 def nearest(store: Store, modality: str, vector: np.ndarray) -> list[dict[str, Any]]:
     """Return the nearest proteins: protein_id, gene_symbol, similarity."""
     names, units = unit_vectors(store, modality)
-    similarity = units @ (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+    similarity = units @ unit(vector[None])[0].astype(np.float32)
     best = np.argsort(-similarity, kind="stable")[: N_NEIGHBORS + 1]
     return [{**row, "similarity": similarity[i]} for i, row in zip(best, names.take(best).to_pylist(), strict=True)]
 
@@ -415,8 +412,6 @@ def kept_names(uri: str, version: int) -> pa.Table:
 @lru_cache(maxsize=4)
 def kept_vectors(uri: str, version: int, modality: str) -> tuple[pa.Table, np.ndarray]:
     """Return what `unit_vectors` does."""
-    from .functions.features import unit
-
     del version
     names = ["protein_id", "gene_symbol"]
     table = Store.open(uri).read("proteins", [*names, modality], where=f"{modality} IS NOT NULL")

@@ -14,7 +14,6 @@ __all__ = [
     "describe",
     "print_json",
     "reply",
-    "say_error",
     "show",
     "show_function_metrics",
     "show_functions",
@@ -217,13 +216,3 @@ def show_function_metrics(found: dict[str, Any]) -> None:
         click.echo(f"Fusion gains on {len(of['gains'])} terms and loses on {len(of['loses'])}.")
         if of["loses"]:
             show(of["loses"][:10], ["term_id", "name", "n_positive", "better_single", "difference", "p_adjusted"])
-
-
-def say_error(error: dict[str, Any]) -> str:
-    """Say how far pictures are off that are told from sequences."""
-    of = error["image"]
-    return (
-        f"The picture is a guess from the sequence. Of {error['n']} proteins with both, half had a cosine above "
-        f"{of['quantiles']['0.5']:.2f} to their own picture (by chance {of['chance']:.2f}); "
-        f"{of['median_rank']:.0%} of other pictures are nearer to a guess than the right one."
-    )

@@ -1,10 +1,15 @@
-"""How well a ranking puts what is relevant first."""
+"""Ranking by likeness: vectors of length 1, and how well a ranking puts what is relevant first."""
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["average_precisions"]
+__all__ = ["average_precisions", "unit"]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors (n, d) divided by their length; one of no length stays so."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def average_precisions(hits: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from .store import Store
 if TYPE_CHECKING:
     from .sequences import SequenceEncoder
 
-__all__ = ["embed_sequences", "has_sequences", "sequences_to_embed", "stored_encoder"]
+__all__ = ["embed_sequences", "has_sequences", "note_on_sequences", "sequences_to_embed", "stored_encoder"]
 
 COMMIT_SECONDS = 60.0  # between writes; what was embedded since is lost when the process is killed
 
@@ -33,6 +33,16 @@ def stored_encoder(store: Store) -> str | None:
     """Return what made the sequence vectors of an atlas; None when it has none."""
     recipe = store.recipe("proteins", "sequence")
     return recipe.encoder if recipe and "sequence" in store.vector_columns("proteins") else None
+
+
+def note_on_sequences(store: Store) -> str | None:
+    """Return what a reader of any answer by sequence must know of what made the vectors, if anything."""
+    if stored_encoder(store) != "composition":
+        return None
+    return (
+        "Sequences are told by their composition, a plain stand-in for a protein language model: "
+        "subcell-atlas ingest sequences --encoder esm2-650m"
+    )
 
 
 def sequences_to_embed(store: Store, *, anew: bool = False) -> pa.Table:

@@ -15,7 +15,7 @@ from streamlit.testing.v1.element_tree import Button
 
 from subcell_atlas import function_query, open_atlas, query
 from subcell_atlas.build import MapSettings, build
-from subcell_atlas.pages import parts, pictures
+from subcell_atlas.pages import functions, parts, pictures
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -469,3 +469,15 @@ def test_an_empty_question_offers_functions(open_page, function_atlas):
     app = open_page(function_atlas, "functions")
     app = checked(buttons(app, "begin")[0].click().run())
     assert len(app.dataframe) == 2
+
+
+def test_likeness_by_sequence_says_that_a_stand_in_made_the_vectors(open_page, demo_atlas):
+    for modality, is_said in (("image", False), ("sequence", True), ("fused", True)):
+        app = open_page(demo_atlas, gene="DEMO003", modality=modality)
+        assert ("told by their composition" in texts(app)) is is_said
+
+
+def test_a_term_that_nothing_tells_is_said_to_be_so():
+    row = {"image": None, "sequence": None, "fused": None, "prior": 0.1, "support": []}
+    assert functions.why(row).startswith("No modality tells it; 10.0% of proteins have it.")
+    assert functions.why({**row, "image": 0.2}).startswith("By picture 0.20; 10.0% of proteins have it.")

@@ -409,3 +409,17 @@ def test_known_problems_exit_with_1_and_say_what_in_a_line_or_two(function_atlas
     assert not result.stdout
     assert 1 <= len(result.stderr.strip().splitlines()) <= 2
     assert "Traceback" not in result.stderr
+
+
+def test_likeness_by_sequence_says_that_a_stand_in_made_the_vectors(demo_atlas, tmp_path):
+    fasta = tmp_path / "one.fasta"
+    fasta.write_text(">new\n" + "MKRLFAVAAFLLVLAVSAQAAVHEEEEE" * 4)
+    for asked, is_said in (
+        (["DEMO003"], False),
+        (["DEMO003", "--modality", "fused"], True),
+        (["--sequence", str(fasta)], True),
+        (["--sequence", str(fasta), "--modality", "image"], True),
+    ):
+        result = CliRunner().invoke(main, ["similar", *asked, "--json", "--atlas", demo_atlas], catch_exceptions=False)
+        assert ("told by their composition" in result.stderr) is is_said
+        assert json.loads(result.stdout)["hits"]

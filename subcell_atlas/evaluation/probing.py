@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import BadInput
+from ..ranking import unit
 
 __all__ = ["ProbeResult", "Score", "probe"]
 
@@ -205,8 +206,7 @@ def linear_predictions(
 
 def nearest_predictions(train: np.ndarray, truth: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Return the class of the training row of highest cosine to each row of `test`."""
-    known, asked = (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (train, test))
-    return truth[np.argmax(asked @ known.T, axis=1)]
+    return truth[np.argmax(unit(test) @ unit(train).T, axis=1)]
 
 
 def deal_labels(truth: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 
-from ..ranking import average_precisions
+from ..ranking import average_precisions, unit
 
 __all__ = ["Retrieval", "evaluate_retrieval"]
 
@@ -31,8 +31,7 @@ def evaluate_retrieval(vectors: np.ndarray, labels: Sequence[frozenset[str]], *,
     Rows without a label are neither queries nor neighbors. Labels are shuffled among the rows for comparison.
     """
     labelled = [row for row, own in enumerate(labels) if own]
-    chosen = np.asarray(vectors, np.float32)[labelled]
-    units = chosen / np.maximum(np.linalg.norm(chosen, axis=1, keepdims=True), 1e-12)
+    units = unit(np.asarray(vectors, np.float32)[labelled])
     has = label_matrix([labels[row] for row in labelled])
     rng = np.random.default_rng(seed)
     orders = [np.arange(len(labelled)), *(rng.permutation(len(labelled)) for _ in range(N_SHUFFLES))]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import eigh
 
-__all__ = ["Expansion", "Standard", "unit"]
+__all__ = ["Expansion", "Standard"]
 
 LISTS = ("means", "scales", "axes")
 N_AXES = 32  # of each modality, whose products are taken
@@ -135,8 +135,3 @@ def mixed(aims: np.ndarray) -> np.ndarray:
         return aims
     mixtures = np.random.default_rng(0).standard_normal((aims.shape[1], MOST_AIMS), np.float32)
     return aims @ (mixtures / np.float32(np.sqrt(MOST_AIMS)))
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (n, d) divided by their length; one of no length stays so."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -19,7 +19,8 @@ import numpy as np
 from scipy.linalg import cholesky, eigh, solve_triangular
 
 from ..errors import BadInput, UnknownName
-from .features import Standard, unit
+from ..ranking import unit
+from .features import Standard
 from .splits import make_folds
 
 __all__ = ["WAYS", "Alignment", "FillError", "Told", "concatenated", "expected_error", "fused"]

@@ -132,7 +132,8 @@ def filled(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 def terms_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return rows of `terms` as a table; their texts are each one line without control characters."""
-    columns = {name: [row.get(name) for row in rows] for name in TABLES["terms"]}
-    for name, values in columns.items():
-        columns[name] = [one_line(value) if isinstance(value, str) else value for value in values]
-    return pa.table({name: pa.array(columns[name], kind) for name, kind in TABLES["terms"].items()})
+    columns = {}
+    for name, kind in TABLES["terms"].items():
+        values = [row.get(name) for row in rows]
+        columns[name] = pa.array([one_line(value) if isinstance(value, str) else value for value in values], kind)
+    return pa.table(columns)

@@ -17,9 +17,9 @@ from scipy import sparse
 from scipy.linalg import blas, cho_factor, cho_solve
 
 from ..errors import BadInput
-from ..ranking import average_precisions
+from ..ranking import average_precisions, unit
 from .calibration import Calibration
-from .features import Expansion, unit
+from .features import Expansion
 from .splits import make_folds
 
 __all__ = [

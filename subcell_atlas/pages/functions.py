@@ -13,12 +13,11 @@ import pyarrow as pa
 import streamlit as st
 
 from subcell_atlas import function_query, query
-from subcell_atlas.atlas import Atlas
 from subcell_atlas.errors import AtlasError, UnknownName
+from subcell_atlas.fusion_vectors import say_error, stored_fusion
 from subcell_atlas.pages import page_file, parts, reading
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import whole_view
-from subcell_atlas.printing import say_error
 from subcell_atlas.store import Store, quote
 
 GENES, FUNCTION, SEQUENCE = "Genes", "Function", "Sequence"  # what is asked about
@@ -28,6 +27,7 @@ N_TERMS = 6  # that words may mean
 N_EXAMPLES = 6
 ROWS_SHOWN = 12
 MODALITIES = {"image": "Picture", "sequence": "Sequence", "fused": "Both"}
+PLACEHOLDER = "A gene symbol, Ensembl id or UniProt accession; of several, what they share"
 PROBABILITY = "of pairs with this number about so many are true: 0.8, four of five"
 
 
@@ -64,16 +64,7 @@ def ask_function(term_id: str) -> None:
 
 def of_genes(store: Store, names: Mapping[str, str]) -> None:
     """Ask for genes, and show what one does and may do, or what several share."""
-    asked = st.multiselect(
-        "Genes",
-        list(names.values()),
-        key="genes",
-        bind="query-params",
-        accept_new_options=True,
-        select_all=False,
-        placeholder="A gene symbol, Ensembl id or UniProt accession; of several, what they share",
-        label_visibility="collapsed",
-    )
+    asked = parts.ask_proteins(list(names.values()), key="genes", placeholder=PLACEHOLDER)
     if not asked:
         begin(store)
         return
@@ -210,7 +201,8 @@ def show_why(store: Store, names: Mapping[str, str], protein: str | None, row: d
 def why(row: Mapping[str, Any]) -> str:
     """Return what speaks for a prediction, in a sentence."""
     told = [f"{title.lower()} {row[name]:.2f}" for name, title in MODALITIES.items() if row[name] is not None]
-    said = f"By {', by '.join(told)}; {row['prior']:.1%} of proteins have it."
+    by = f"By {', by '.join(told)}" if told else "No modality tells it"
+    said = f"{by}; {row['prior']:.1%} of proteins have it."
     if row["support"]:
         return f"{said} These of its nearest neighbors do, with the cosine of their vectors:"
     return f"{said} None of its nearest neighbors has it: what speaks for it is spread over many proteins."
@@ -372,27 +364,26 @@ def of_sequence(store: Store, names: Mapping[str, str]) -> None:
         st.form_submit_button("Ask", type="primary")
     if not (text or "").strip():
         return
-    atlas = Atlas(store)
     with st.spinner("Embedding the sequence…"):
-        rows = atlas.functions(sequence=text, k=N_PREDICTED).to_pylist()
+        rows = reading.find_functions(store, sequence=text, k=N_PREDICTED).to_pylist()
     st.markdown(f"**May do** :gray[{parts.plural(len(rows), 'prediction')}, those that tell most first]")
     if rows:
         show_why(store, names, None, term_table(rows, key="of_sequence"))
     else:
         st.caption("Nothing is likelier of it than of any protein.")
-    show_place(store, names, atlas, text)
+    show_place(store, names, text)
     snippets(store, "functions(sequence=…)", "functions --sequence FILE.fasta")
 
 
-def show_place(store: Store, names: Mapping[str, str], atlas: Atlas, text: str) -> None:
+def show_place(store: Store, names: Mapping[str, str], text: str) -> None:
     """Show the pictures that a sequence would most likely give."""
     st.markdown("**Where it may go** :gray[the proteins whose pictures are most like the one told from its sequence]")
     try:
-        hits = atlas.similar_to_sequence(text, k=N_CARDS, modality="image").to_pylist()
+        hits = reading.find_places(store, text, k=N_CARDS).to_pylist()
     except AtlasError as exc:
         st.caption(plain(exc))
         return
-    st.caption(plain(say_error(atlas.info()["fusion"]["error"])))
+    st.caption(plain(say_error(stored_fusion(store)["error"])))
     captions = {
         hit["protein_id"]: f"{', '.join(hit['localization'] or ['–'])}, {hit['similarity']:.2f}" for hit in hits
     }

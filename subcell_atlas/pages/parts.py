@@ -21,6 +21,7 @@ from subcell_atlas.store import Store, default_uri
 __all__ = [
     "OTHER",
     "STYLE",
+    "ask_proteins",
     "blend",
     "colors_of",
     "csv_of",
@@ -96,6 +97,20 @@ def open_store(*tables: str) -> Store:
         tell(f"subcell-atlas build --atlas {shell(uri)}")
         st.stop()
     return store
+
+
+def ask_proteins(names: Sequence[str], *, key: str, placeholder: str) -> list[str]:
+    """Return the names of proteins that a person typed or picked, which the address holds under `key`."""
+    return st.multiselect(
+        "Proteins",
+        names,
+        key=key,
+        bind="query-params",
+        accept_new_options=True,
+        select_all=False,  # else Enter takes every name that matches what is typed
+        placeholder=placeholder,
+        label_visibility="collapsed",
+    )
 
 
 def tell(*commands: str) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "Question",
     "find_functions",
     "find_hits",
+    "find_places",
     "read_cells",
     "read_map",
     "read_proteins",
@@ -106,15 +107,36 @@ def _hits(uri: str, key: tuple[int, ...], proteins: tuple[str, ...], question: Q
     )
 
 
-def find_functions(store: Store, *, genes: tuple[str, ...] = (), term: str | None = None, k: int) -> pa.Table:
+def find_functions(
+    store: Store, *, genes: tuple[str, ...] = (), term: str | None = None, sequence: str | None = None, k: int
+) -> pa.Table:
     """Return the answer of `Atlas.functions`."""
-    return _functions(store.uri, versions(store, "proteins", "functions", "terms"), genes, term, k)
+    key = versions(store, "proteins", "functions", "terms")
+    return _functions(store.uri, key, genes, term, sequence, k)
 
 
 @st.cache_data(show_spinner=False, max_entries=128)
-def _functions(uri: str, key: tuple[int, ...], genes: tuple[str, ...], term: str | None, k: int) -> pa.Table:
+def _functions(
+    uri: str, key: tuple[int, ...], genes: tuple[str, ...], term: str | None, sequence: str | None, k: int
+) -> pa.Table:
+    return _atlas(uri, key).functions(*genes, term=term, sequence=sequence, k=k)
+
+
+def find_places(store: Store, sequence: str, *, k: int) -> pa.Table:
+    """Return the proteins whose pictures are most like the one that a sequence is expected to give."""
+    return _places(store.uri, versions(store, "proteins", "functions", "terms"), sequence, k)
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def _places(uri: str, key: tuple[int, ...], sequence: str, k: int) -> pa.Table:
+    return _atlas(uri, key).similar_to_sequence(sequence, k=k, modality="image")
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _atlas(uri: str, key: tuple[int, ...]) -> Atlas:
+    """Return an atlas that is kept, with the encoder of sequences that it loads."""
     del key
-    return Atlas(Store.open(uri)).functions(*genes, term=term, k=k)
+    return Atlas(Store.open(uri))
 
 
 def read_cells(

@@ -19,6 +19,7 @@ from subcell_atlas.pages import parts, reading
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View, choose_view
 from subcell_atlas.pages.reading import Question
+from subcell_atlas.sequence_vectors import note_on_sequences
 from subcell_atlas.store import Store
 
 CARDS_A_PAGE = 24
@@ -28,6 +29,7 @@ CELLS_OF_QUERY = 6
 CELLS_OF_HIT = 3
 SVG_LIMIT = 2000  # points; more are drawn with WebGL
 HIGHLIGHT = "#e8590c"
+PLACEHOLDER = "A gene symbol, Ensembl id or UniProt accession; several ask for what is like all of them"
 
 
 def show() -> None:
@@ -36,7 +38,7 @@ def show() -> None:
         store = parts.open_store("proteins")
         proteins = reading.read_proteins(store)
         channels = query.recipe_of_cells(store).get("channels") or ()
-        names = ask_genes(proteins)
+        names = parts.ask_proteins(proteins["name"].to_pylist(), key="gene", placeholder=PLACEHOLDER)
         question, view = ask_rest(store, proteins, channels)
         rows = find_rows(names, proteins)
         if rows:
@@ -49,20 +51,6 @@ def show() -> None:
 def search_for(*names: str) -> None:
     """Make these proteins the query."""
     st.session_state["gene"] = list(names)
-
-
-def ask_genes(proteins: pa.Table) -> list[str]:
-    """Return the names that a person typed or picked."""
-    return st.multiselect(
-        "Proteins",
-        proteins["name"].to_pylist(),
-        key="gene",
-        bind="query-params",
-        accept_new_options=True,
-        select_all=False,  # else Enter takes every name that matches what is typed
-        placeholder="A gene symbol, Ensembl id or UniProt accession; several ask for what is like all of them",
-        label_visibility="collapsed",
-    )
 
 
 def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str]) -> tuple[Question, View]:
@@ -221,6 +209,8 @@ def show_hits(
         st.info("No other protein meets these conditions. Take one of them away.")
         return
     st.caption("The number is the cosine similarity of their vectors; 1 is alike. Click a name to search with it.")
+    if question.modality != "image" and (note := note_on_sequences(store)):
+        st.caption(plain(note))
     page = st.container()
     turn = 1
     if hits.num_rows > CARDS_A_PAGE:
