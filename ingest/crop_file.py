@@ -32,10 +32,12 @@ from subcell_atlas.errors import AtlasError, BadImage, BadInput
 from subcell_atlas.schema import TABLES
 from subcell_atlas.writing import writing
 
-from .job import Counts, Progress, prepared_pictures
-from .manifest import Manifest
+from .counts import Counts
+from .ledger import Digests
+from .loader import prepared_pictures
 from .prepare import Plan, Prepared
-from .sources import Source
+from .progress import Progress
+from .sources import Item, Source
 
 __all__ = ["CropFile", "open_crops", "write_crops"]
 
@@ -234,17 +236,17 @@ def write_crops(
     used, and AtlasError on an interrupt.
     """
     plan = Plan(
-        source=source,
+        source=source.name,
         channels=tuple(channels),
         crop_um=crop_um,
         crop_px=crop_px,
         masking="none",
         default_pixel_size_um=pixel_size_um,
         recipe="",
-        done=frozenset(),
+        done=Digests(),
         keep_masks=True,
     )
-    digest = digest_of(plan)
+    digest = digest_of(plan, source)
     path = Path(path).absolute()
     with only_one(path, progress=progress):
         check_place(path)
@@ -257,7 +259,7 @@ def write_crops(
             msg = f"{str(path)!r} holds cells of other pictures, or cut for another encoder."
             raise BadInput(f"{msg}\nGive another folder, or delete this one when no training needs it.")
         part = path.with_name(f".{path.name}.part")  # of a run that was killed, when it is there
-        writer = Writer(plan, digest)
+        writer = Writer(source, plan, digest)
         try:
             with writing(part):
                 shutil.rmtree(part, ignore_errors=True)
@@ -276,49 +278,25 @@ def write_crops(
         return open_crops(path)
 
 
-def digest_of(plan: Plan) -> str:
-    """Hash what the cells are made from: the settings and the source's content.
+def digest_of(plan: Plan, source: Source) -> str:
+    """Hash what the cells are made from: the settings and the source's pictures.
 
-    The content of a manifest is its rows and the names, sizes and times of change of their files; reading them all
-    would take as long as cutting them.
+    Files are told by their names, sizes and times of change: reading them all would take as long as cutting them.
     """
     settings = (VERSION, plan.channels, plan.crop_um, plan.crop_px, plan.default_pixel_size_um)
-    content = manifest_content(plan.source) if isinstance(plan.source, Manifest) else item_content(plan.source)
     hashed = hashlib.blake2b(repr(settings).encode(), digest_size=16)
-    for part in content:
-        hashed.update(b"\0" + part.encode())
+    for index in range(len(source)):
+        item = source.item(index)
+        hashed.update(b"\0" + (plan.stamp(item) or content_of(item)).encode())
     return hashed.hexdigest()
 
 
-def manifest_content(source: Manifest) -> Iterator[str]:
-    """Yield what tells the content of a manifest."""
-    yield str(source.is_crops)
-    for index in range(len(source)):
-        item = source.item(index)
-        yield json.dumps(dict(item.row), sort_keys=True)
-        try:
-            names = item.files()
-        except BadImage as exc:
-            yield str(exc)
-            continue
-        for column, name in sorted(names.items()):
-            state = None
-            with suppress(OSError, ValueError):  # it is refused when it is read
-                stat = (source.folder / name).stat()
-                state = stat.st_size, stat.st_mtime_ns
-            yield f"{column} {name} {state}"
-
-
-def item_content(source: Source) -> Iterator[str]:
-    """Yield what tells the content of any other source: each picture's own hash, how it is read, what is known."""
-    for index in range(len(source)):
-        item = source.item(index)
-        try:
-            picture_id = item.picture_id()
-        except BadImage as exc:
-            yield f"{item.image_id} {exc}"
-            continue
-        yield json.dumps([item.image_id, picture_id, item.reading(), item.metadata], sort_keys=True)
+def content_of(item: Item) -> str:
+    """Return what tells a picture by its content: its own hash, how it is read, what is known."""
+    try:
+        return json.dumps([item.image_id, item.picture_id(), item.reading(), item.metadata], sort_keys=True)
+    except BadImage as exc:
+        return f"{item.image_id} {exc}"
 
 
 def check_place(path: Path) -> None:
@@ -362,6 +340,7 @@ def only_one(path: Path, *, progress: bool) -> Iterator[None]:
 class Writer:
     """Writes cells picture by picture."""
 
+    source: Source
     plan: Plan
     digest: str
     counts: Counts = field(default_factory=Counts)
@@ -377,11 +356,12 @@ class Writer:
         with (
             writing(folder),
             (folder / BLOCKS).open("wb") as file,
-            Progress(len(self.plan.source), shown=progress) as shown,
+            Progress(len(self.source), shown=progress) as shown,
         ):
-            for prepared in prepared_pictures(self.plan, workers):
+            items = (self.source.item(index) for index in range(len(self.source)))
+            for prepared in prepared_pictures(self.plan, items, workers):
                 self._take(prepared, file)
-                shown.show(self.counts)
+                shown.show(self.counts, cells=self.counts.cells)
         if not self.counts.cells:
             raise BadInput(self._nothing_found())
         self._flush()
@@ -442,5 +422,5 @@ class Writer:
 
     def _nothing_found(self) -> str:
         reasons = "; ".join(f"{image_id}: {reason}" for image_id, reason in list(self._rejects.items())[:3])
-        msg = f"No cell was found in the {self.counts.pictures} pictures of {self.plan.source.name!r}."
+        msg = f"No cell was found in the {self.counts.pictures} pictures of {self.source.name!r}."
         return f"{msg}\n{reasons}".rstrip()

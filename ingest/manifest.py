@@ -77,6 +77,17 @@ class ManifestItem:
             names["mask"] = self.row["mask"]
         return names
 
+    def looks(self) -> str | None:
+        """Say what the row tells, and the sizes and times of change of its files."""
+        states: dict[str, tuple[int, int] | None] = {}
+        try:
+            for column, name in self.files().items():
+                stat = (self.folder / name).stat()
+                states[column] = stat.st_size, stat.st_mtime_ns
+        except (BadImage, OSError, ValueError):  # it is refused when it is read
+            return None
+        return json.dumps([dict(self.row), self.is_crop, states], sort_keys=True)
+
     def picture_id(self) -> str:
         """Hash the content of the channels' files, whichever channel each is: reading them anew replaces the cells."""
         for column, name in self.files().items():

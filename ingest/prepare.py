@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,27 +15,41 @@ from subcell_atlas.images.cells import Box
 from subcell_atlas.images.crops import cut_cells
 from subcell_atlas.images.thumbnails import encode_thumbnail
 
-from .sources import Source, digest
+from .ledger import Digests
+from .sources import Item, digest
 
 __all__ = ["Plan", "Prepared", "prepare"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a worker needs to know. `done` holds the fingerprints that the atlas has.
+    """What a worker needs to know. `source` is the name of one; `done` holds the fingerprints that the atlas has.
 
     keep_masks: tell where the cell is in each crop, for training, which shows no pictures: thumbnails are left out.
     """
 
-    source: Source
+    source: str
     channels: tuple[str, ...]
     crop_um: float
     crop_px: int
     masking: str
     default_pixel_size_um: float
     recipe: str  # JSON; part of the fingerprint
-    done: frozenset[str]
+    done: Digests
     keep_masks: bool = False
+
+    def stamp(self, item: Item) -> str | None:
+        """Return what changes with all that a picture's cells are made from, without reading it; None: unknown."""
+        looks = item.looks()
+        return digest("stamp", looks, *self._of(item)) if looks is not None else None
+
+    def fingerprint(self, item: Item, picture_id: str) -> str:
+        """Return the same by the picture's content. Called after the item's `picture_id`."""
+        return digest(picture_id, item.image_id, item.reading(), *self._of(item)[1:])
+
+    def _of(self, item: Item) -> tuple[str, ...]:
+        known = json.dumps(item.metadata, sort_keys=True)
+        return item.image_id, known, self.recipe, str(self.default_pixel_size_um)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +61,18 @@ class Prepared:
     crops: np.ndarray | None = None  # (n, C, size, size)
     masks: np.ndarray | None = None  # (n, size, size) bool, when the plan keeps them
     rows: tuple[Mapping[str, Any], ...] = ()  # columns of `cells` but the embedding
+    left_out: Mapping[str, int] = field(default_factory=dict)  # cells that a rule left out, by reason
     reject: str | None = None
 
 
-def prepare(plan: Plan, index: int) -> Prepared:
-    """Read picture `index` of the plan's source and cut its cells out."""
-    item = plan.source.item(index)
+def prepare(plan: Plan, item: Item) -> Prepared:
+    """Read a picture and cut its cells out."""
+    stamp = plan.stamp(item)  # before it is read: a file that is changed meanwhile is read again by the next run
     try:
         picture_id = item.picture_id()
     except BadImage as exc:
         return Prepared(image_id=item.image_id, reject=str(exc))
-    row = (item.image_id, item.reading(), json.dumps(item.metadata, sort_keys=True))
-    fingerprint = digest(picture_id, *row, plan.recipe, str(plan.default_pixel_size_um))
+    fingerprint = plan.fingerprint(item, picture_id)
     if fingerprint in plan.done:
         return Prepared(image_id=item.image_id, picture_id=picture_id)
     try:
@@ -78,10 +92,11 @@ def prepare(plan: Plan, index: int) -> Prepared:
     common = {
         **item.metadata,
         "protein_id": protein_id(item.metadata),
-        "source": plan.source.name,
+        "source": plan.source,
         "image_id": item.image_id,
         "picture_id": picture_id,
         "fingerprint": fingerprint,
+        "stamp": stamp,
         "mask_source": cut.mask_source,
         "pixel_size_um": picture.pixel_size_um or plan.default_pixel_size_um,
     }

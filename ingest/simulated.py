@@ -48,6 +48,10 @@ class SimulatedItem:
         described = describe_cell(self.proteome, self.protein, self.cell)
         return {**described, "localization": list(described["localization"])}
 
+    def looks(self) -> str:
+        """Say what it is drawn from."""
+        return self.picture_id()
+
     def picture_id(self) -> str:
         """Hash what the picture is drawn from."""
         n = len(self.proteome.proteins)

@@ -34,6 +34,9 @@ class Item(Protocol):
     def metadata(self) -> dict[str, Any]:
         """Columns of `cells` that are known before looking."""
 
+    def looks(self) -> str | None:
+        """Say how its files look from outside (names, sizes, times of change); None when that tells nothing."""
+
     def picture_id(self) -> str:
         """Hash what the picture shows, without decoding it."""
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from subcell_atlas.recipe import Recipe
@@ -38,6 +39,7 @@ class FakeEncoder:
         return Recipe(encoder=self.spec.name, dim=len(CHANNELS), channels=CHANNELS, masking=masking)
 
     has_heads = False
+    device = torch.device("cpu")
 
     def batch_size(self) -> int:
         return 64

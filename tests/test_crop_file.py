@@ -15,6 +15,7 @@ from fake_encoder import CHANNELS, PIXEL_UM, SIDE, draw_cell, write_cell, write_
 
 from ingest import crop_file
 from ingest.crop_file import BLOCKS, CELLS, METADATA_KEY, open_crops, write_crops
+from ingest.ledger import Digests
 from ingest.manifest import read_manifest
 from ingest.prepare import Plan, prepare
 from ingest.simulated import SimulatedSource
@@ -80,9 +81,9 @@ def runs(monkeypatch):
     class Runs(list):
         interrupt_at: int | None = None
 
-        def prepared_pictures(self, plan, workers):
+        def prepared_pictures(self, plan, items, workers):
             self.append(plan)
-            for number, prepared in enumerate(before(plan, workers)):
+            for number, prepared in enumerate(before(plan, items, workers)):
                 if number == self.interrupt_at:
                     raise KeyboardInterrupt
                 yield prepared
@@ -158,10 +159,10 @@ def test_simulated_cells_are_what_a_plan_without_a_file_gives(path):
     source = SimulatedSource(make_proteome(3, seed=4), 2)
     made = write(source, path, crop_um=40.0, crop_px=48)
     plan = Plan(
-        source=source, channels=CHANNELS, crop_um=40.0, crop_px=48, masking="none", default_pixel_size_um=PIXEL_UM,
-        recipe="", done=frozenset(), keep_masks=True,
+        source=source.name, channels=CHANNELS, crop_um=40.0, crop_px=48, masking="none", default_pixel_size_um=PIXEL_UM,
+        recipe="", done=Digests(), keep_masks=True,
     )  # fmt: skip
-    prepared = [prepare(plan, index) for index in range(6)]
+    prepared = [prepare(plan, source.item(index)) for index in range(6)]
     crops, masks = made.read(range(6))
     np.testing.assert_array_equal(crops, np.concatenate([one.crops for one in prepared]))
     np.testing.assert_array_equal(masks, np.concatenate([one.masks for one in prepared]))
@@ -342,8 +343,7 @@ def test_another_row_or_file_cuts_anew(manifest, path, runs, change):
 
 
 def test_pictures_that_are_crops_are_not_taken_for_fields(manifest, path):
-    rows = crop_file.manifest_content(read(manifest))
-    assert list(rows) != list(crop_file.manifest_content(read(manifest, crops=False)))
+    assert read(manifest).item(0).looks() != read(manifest, crops=False).item(0).looks()
 
 
 def test_another_simulated_proteome_or_number_of_cells_cuts_anew(path, runs):

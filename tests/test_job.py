@@ -20,7 +20,7 @@ from fake_encoder import CHANNELS, PIXEL_UM, SIDE, FakeEncoder, draw_cell, write
 from PIL import Image
 from tiny_network import TINY, TINY_SPEC, published_head, published_state
 
-from ingest import job
+from ingest import writer
 from ingest.job import Options, ingest_pictures
 from ingest.manifest import read_manifest
 from ingest.simulated import SimulatedSource, write_files
@@ -342,7 +342,7 @@ def test_other_masking_or_another_encoder_is_refused_by_name_and_nothing_is_lost
 def test_an_interrupt_while_embedding_keeps_whole_pictures_and_the_next_run_goes_on(
     store, tmp_path, monkeypatch, interrupt_at, commit_cells
 ):
-    monkeypatch.setattr(job, "COMMIT_CELLS", commit_cells)
+    monkeypatch.setattr(writer, "COMMIT_CELLS", commit_cells)
     manifest = many_cells(tmp_path)
     options = Options(workers=0, progress=False, pixel_size_um=PIXEL_UM, batch_size=3)
     with pytest.raises(AtlasError, match=r"Interrupted; .* Run the same command again to go on"):
@@ -372,7 +372,7 @@ def test_small_commits_and_workers_give_the_same_table(store, tmp_path, monkeypa
     manifest = many_cells(tmp_path, 34)
     (tmp_path / "c7_er.png").write_bytes(b"")
     ingest(store, manifest)
-    monkeypatch.setattr(job, "COMMIT_CELLS", 5)
+    monkeypatch.setattr(writer, "COMMIT_CELLS", 5)
     other = Store.create(str(tmp_path / "other"))
     counts = ingest(other, manifest, options=Options(workers=2, batch_size=2, progress=False, pixel_size_um=PIXEL_UM))
     assert (counts.cells, counts.rejected) == (33, 1)
@@ -499,7 +499,7 @@ def test_channels_that_look_swapped_are_told_of_once_whatever_the_batch(store, t
         asked.append((len(crops), tuple(channels)))
         return "The channels look swapped."
 
-    monkeypatch.setattr(job, "swapped_channels", swapped)
+    monkeypatch.setattr(writer, "swapped_channels", swapped)
     ingest(store, many_cells(tmp_path, 20), options=Options(workers=0, progress=False, batch_size=2))
     assert asked == [(16, CHANNELS)]
     assert capsys.readouterr().err.count("The channels look swapped.") == 1

@@ -27,10 +27,10 @@ def encode_thumbnail(crop: np.ndarray) -> bytes:
     """Encode a crop (C, H, W) as a gray JPEG of (128, C * 128) px, each channel stretched to its own range."""
     tiles = []
     for channel in crop:
-        low, high = float(channel.min()), float(np.percentile(channel, BRIGHT_PERCENTILE))
-        scaled = (channel.astype(np.float32) - low) * (255 / max(high - low, 1e-6))
-        image = Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
-        tiles.append(np.asarray(image.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR)))
+        image = Image.fromarray(channel if channel.dtype == np.uint8 else channel.astype(np.float32))
+        tile = np.asarray(image.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0), np.float32)
+        low, high = float(tile.min()), float(np.percentile(tile, BRIGHT_PERCENTILE))
+        tiles.append(((tile - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8))
     strip = Image.fromarray(np.concatenate(tiles, axis=1))
     buffer = io.BytesIO()
     strip.save(buffer, "JPEG", quality=JPEG_QUALITY)
