@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["Writer"]
 
 COMMIT_CELLS = 2048  # measured: commits of a few thousand rows write as fast as larger ones
+COMMIT_S = 60.0  # so much of a slow encoder's work is lost at most when the process is killed
 AHEAD = 2  # groups that are with the encoder before the first is waited for
 N_LOOKED_AT = 16  # crops by which the order of channels is judged
 N_CHECKED = 2  # crops whose embedding is compared with float32's; more would take long on a processor
@@ -72,6 +74,7 @@ class Writer:
     _first: list[np.ndarray] = field(default_factory=list)  # crops, until they are looked at
     _looked_at: bool = False
     _commit: Future[None] | None = None
+    _committed: float = field(default_factory=time.monotonic)  # when the last commit began
 
     def __post_init__(self) -> None:
         # on a GPU two groups overlap: one is copied to it and fetched from it while it computes the other
@@ -104,7 +107,8 @@ class Writer:
                 self._first.extend(prepared.crops[: N_LOOKED_AT - len(self._first)])
                 self._look_at_first(at_least=N_LOOKED_AT)
             self._embed(at_least=self.group_size)
-        if self._n_embedded >= COMMIT_CELLS or len(self._rejects) >= COMMIT_CELLS:
+        is_due = self._n_embedded and time.monotonic() - self._committed > COMMIT_S
+        if is_due or self._n_embedded >= COMMIT_CELLS or len(self._rejects) >= COMMIT_CELLS:
             self.commit()
 
     def _reject(self, image_id: str, reason: str) -> None:
@@ -159,6 +163,7 @@ class Writer:
     def commit(self) -> None:
         """Begin to write the pictures whose cells are all embedded, and the rejects, once the last commit is there."""
         self._wait_for_commit()
+        self._committed = time.monotonic()
         n_rows = list(accumulate(len(prepared.rows) for prepared in self._waiting))
         whole = self._waiting[: sum(n <= self._n_embedded for n in n_rows)]
         n = n_rows[len(whole) - 1] if whole else 0

@@ -163,13 +163,15 @@ def ingest_command() -> None:
     "--batch-size", type=click.IntRange(1), help="Crops the network takes at once [default: as memory allows]."
 )
 @click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
+@click.option("--dry-run", is_flag=True, help="Only tell how many cells, hours and gigabytes it will take.")
 def ingest_images(
     manifest: Path, uri: str | None, crops: bool, source: str | None, masking: str, pixel_size: float,
-    workers: int | None, **encoder_options: Any,
+    workers: int | None, dry_run: bool, **encoder_options: Any,
 ) -> None:  # fmt: skip
     """Embed the fields of view or crops that a CSV lists."""
     from ingest.job import Options, ingest_pictures
     from ingest.manifest import read_manifest
+    from ingest.outlook import look_ahead
 
     from .store import Store
 
@@ -180,6 +182,9 @@ def ingest_images(
     if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
         click.echo(f"No row of {manifest} names a gene: its cells will be in no profile and not on the map.", err=True)
     options = Options(workers=workers, masking=masking, pixel_size_um=pixel_size)
+    if dry_run:
+        click.echo("\n".join(look_ahead(resolve(uri), rows, encoder, options).lines()))
+        return
     counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, options)
     report_ingest(counts, resolve(uri))
 
@@ -328,6 +333,11 @@ def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
 
     before = f"; {counts.done_before} pictures were done before" if counts.done_before else ""
     click.echo(f"{counts.cells} {unit if counts.cells != 1 else unit[:-1]} stored in {uri}{before}.", err=True)
+    if counts.left_out:
+        listed = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.left_out.items()))
+        click.echo(f"Cells left out: {listed}.", err=True)
+    if counts.limit:
+        click.echo(counts.limit, err=True)
     if counts.rejected:
         where = "" if uri == default_uri() else f" --atlas {shlex.quote(uri)}"
         why = f"subcell-atlas sql 'SELECT image, reason FROM rejects'{where}"
