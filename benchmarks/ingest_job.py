@@ -180,8 +180,7 @@ def measure_memory(folder: Path, n_cells: int) -> None:
     """Ingest simulated cells in a process of its own; print its memory, workers included, in tenths of the run."""
     n_proteins = max(1, n_cells // 50)
     code = (
-        "from ingest.job import *; from ingest.simulated import *; from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
-from subcell_atlas.images.simulated import *\n"
+        "from ingest.job import *; from ingest.simulated import *; from subcell_atlas.images.simulated import *\n"
         "from subcell_atlas.encoders import load_encoder; from subcell_atlas.store import Store; import sys\n"
         "if __name__ == '__main__':\n"
         f"    source = SimulatedSource(make_proteome({n_proteins}, seed=0), {n_cells // n_proteins})\n"

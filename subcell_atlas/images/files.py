@@ -6,6 +6,7 @@ import io
 import math
 import struct
 import tokenize
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -22,7 +23,7 @@ MAX_EXCESS = 0.05  # light that a plane may add to the brightest of a coloured c
 
 UNDECODABLE = (  # what the libraries raise for a file that is not what its suffix says
     OSError, ValueError, SyntaxError, LookupError, TypeError, EOFError, MemoryError, ArithmeticError,
-    NotImplementedError, struct.error, tokenize.TokenError, zlib.error,
+    NotImplementedError, RuntimeError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 Image.MAX_IMAGE_PIXELS = None  # the limit above decides; Pillow's own would only warn below twice its value
