@@ -5,7 +5,7 @@ Digests are kept packed, 16 bytes each: a million pictures take 16 MB, in the jo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -16,17 +16,30 @@ __all__ = ["Digests", "Ledger"]
 PACKED = np.dtype("S16")  # drops zeros at a digest's end, alike in what is stored and in what is asked for
 
 
+def packed(digests: Iterable[str]) -> np.ndarray:
+    """Return digests in hexadecimal as an array (n,) of 16 bytes each."""
+    return np.array([bytes.fromhex(each) for each in digests], PACKED)
+
+
 class Digests:
     """A set of digests, given in hexadecimal, that takes little memory and travels to other processes."""
 
     def __init__(self, digests: Iterable[str] = ()) -> None:
-        self._sorted = np.unique(np.array([bytes.fromhex(each) for each in digests], PACKED))
+        self._sorted = np.unique(packed(digests))
 
     def __len__(self) -> int:
         return len(self._sorted)
 
     def __contains__(self, digest: str) -> bool:
         return self.find(digest) is not None
+
+    def which(self, digests: Sequence[str]) -> np.ndarray:
+        """Tell of each of some digests whether it is there, (n,) bool."""
+        wanted = packed(digests)
+        at = np.searchsorted(self._sorted, wanted)
+        return (
+            (at < len(self._sorted)) & (self._sorted.take(at, mode="clip") == wanted) if len(self) else wanted != wanted
+        )
 
     def find(self, digest: str) -> int | None:
         """Return the number of a digest among all, which are sorted; None when it is not there."""

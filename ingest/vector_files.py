@@ -12,20 +12,23 @@ import re
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from subcell_atlas.encoders.localizations import LOCALIZATIONS
 from subcell_atlas.errors import BadInput
 from subcell_atlas.identifiers import Gene
 from subcell_atlas.joining import ID_COLUMNS
-from subcell_atlas.profiles import vector_array
+
+from .anndata_files import h5ad_chunks
+from .columns import Naming, localization_lists
 
 if TYPE_CHECKING:
     import h5py
@@ -34,6 +37,10 @@ __all__ = ["FORMATS", "Vectors", "read_vectors"]
 
 NUMBERED = re.compile(r"^(.*?)(\d+)$")
 ROWS_AT_A_TIME = 4096
+MOST_ROWS = 65536
+CHUNK_BYTES = 2**26  # of vectors; what is in memory is some times as much, and larger commits write no faster
+CLASSES = "prob"  # what SubCellPortable calls its columns of probabilities, before their number
+PROBABILITIES = "_probabilities"  # what ends the names of its files of these
 CSV_BLOCK = 2**25  # bytes; some thousand rows, so that commits are few
 MIN_DIM = 2
 MAX_NUMBERS = 2**28  # in one array of HDF5; titin's 36,000 residues by 5,120, the widest ESM-2's, are fewer
@@ -46,32 +53,47 @@ NEEDED = "Needed is a vector (dim,) or matrix (residues, dim) for each protein, 
 
 @dataclass(frozen=True)
 class Vectors:
-    """Some rows of a file: vectors (n, dim) float32, the gene that each names, and the other columns.
+    """Some rows of a file: vectors (n, dim) float32, and the other columns, named as in the atlas.
 
     labels: what a file with an array a protein calls each; None of a table. n_matrices: how many arrays were matrices.
     """
 
     vectors: np.ndarray
-    genes: Sequence[Gene | None]
     columns: pa.Table
     labels: Sequence[str] | None = None
     n_matrices: int = 0
 
+    def genes(self) -> list[Gene | None]:
+        """Return the gene that each row names."""
+        if self.labels is not None:
+            return [Gene.of_label(label) if label.strip() else None for label in self.labels]
+        kinds = [kind for kind in ID_COLUMNS if kind in self.columns.column_names]
+        genes: list[Gene | None] = []
+        for row in self.columns.select(kinds).to_pylist():
+            names = {kind: name for kind in kinds if row[kind] is not None and (name := str(row[kind]).strip())}
+            genes.append(Gene(next(iter(names.values())), **names) if names else None)
+        return genes
 
-def read_vectors(path: Path) -> Iterator[Vectors]:
+
+def read_vectors(path: Path, naming: Naming | None = None, *, key: str | None = None) -> Iterator[Vectors]:
     """Yield the rows of a file, some thousands at a time; raise BadInput when it cannot be read.
 
-    A folder is that of esm-extract, with a `.pt` file a protein.
+    naming: what its columns are called. key: which array holds the vectors, in files of several. A folder is that of
+    esm-extract, with a `.pt` file a protein, or that of SubCellPortable, with a `.npy` file a cell.
     """
     suffix = path.suffix.lower()
+    naming = naming or Naming()
     try:
         if path.is_dir():
-            suffix = ".pt"
+            suffix = ".npy" if any(path.glob("*.npy")) else ".pt"
         elif suffix not in FORMATS:
             raise BadInput(f"{path.name}: vectors are read from {', '.join(FORMATS)}, not {suffix or 'no suffix'!r}.")
         elif not path.is_file():
             raise BadInput(f"There is no file {str(path)!r}.")
-        yield from FORMATS[suffix](path)
+        if key is not None and suffix not in (".h5ad", ".npz"):
+            raise BadInput(f"{path.name} has no arrays to choose from: --vectors is for h5ad and npz.")
+        read: Callable[..., Iterator[Vectors]] = FOLDERS[suffix] if path.is_dir() else FORMATS[suffix]
+        yield from read(path, naming, key) if suffix in (".h5ad", ".npz") else read(path, naming)
     except (
         pa.ArrowException, ValueError, KeyError, zipfile.BadZipFile, zlib.error, OSError, EOFError, MemoryError,
         RuntimeError,  # what HDF5 and zip files raise of some damage
@@ -80,23 +102,36 @@ def read_vectors(path: Path) -> Iterator[Vectors]:
         raise BadInput(f"{path} cannot be read as {suffix[1:]}: {why}") from exc
 
 
-def read_parquet(path: Path) -> Iterator[Vectors]:
+def read_parquet(path: Path, naming: Naming) -> Iterator[Vectors]:
     """Yield the rows of a Parquet file."""
-    for batch in pq.ParquetFile(path).iter_batches(ROWS_AT_A_TIME):
-        yield split_vectors(pa.Table.from_batches([batch]), path)
+    with pq.ParquetFile(path, pre_buffer=False) as file:
+        for batch in file.iter_batches(rows_at_a_time(file)):
+            yield split_vectors(pa.Table.from_batches([batch]), path, naming)
 
 
-def read_csv(path: Path) -> Iterator[Vectors]:
+def rows_at_a_time(file: pq.ParquetFile) -> int:
+    """Return how many rows of a Parquet file make a chunk of about `CHUNK_BYTES`."""
+    about = file.metadata
+    n_bytes = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
+    return int(min(max(CHUNK_BYTES * about.num_rows // max(n_bytes, 1), ROWS_AT_A_TIME), MOST_ROWS))
+
+
+def read_csv(path: Path, naming: Naming) -> Iterator[Vectors]:
     """Yield the rows of a CSV or TSV file."""
     parse = pa_csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     kinds = dict.fromkeys((*ID_COLUMNS, "cell_id", "plate", "well"), pa.string())
     with pa_csv.open_csv(path, parse_options=parse, convert_options=convert(kinds)) as reader:
         guessed = reader.schema  # from the first rows: whole numbers there may be followed by fractions
+    kinds |= {
+        name: pa.string()
+        for name, target in zip(guessed.names, naming.of(guessed.names), strict=True)
+        if target in kinds
+    }
     kinds |= {field.name: pa.float64() for field in guessed if is_numbered(field)}
     blocks = pa_csv.ReadOptions(block_size=CSV_BLOCK)
     with pa_csv.open_csv(path, blocks, parse, convert(kinds)) as reader:
         for batch in reader:
-            yield split_vectors(pa.Table.from_batches([batch]), path)
+            yield split_vectors(pa.Table.from_batches([batch]), path, naming)
 
 
 def convert(kinds: Mapping[str, pa.DataType]) -> pa_csv.ConvertOptions:
@@ -104,25 +139,81 @@ def convert(kinds: Mapping[str, pa.DataType]) -> pa_csv.ConvertOptions:
     return pa_csv.ConvertOptions(column_types=kinds)
 
 
-def read_npz(path: Path) -> Iterator[Vectors]:
+def read_npz(path: Path, naming: Naming, key: str | None) -> Iterator[Vectors]:
     """Yield the vectors of an NPZ file; arrays of objects are not read."""
     with path.open("rb") as file:
         arrays = np.load(file, allow_pickle=False)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise BadInput(f"{path} is a single array, which names no protein.\n{NEEDED}.")
-        if is_table_of_arrays(arrays.files):
-            yield from read_arrays({name: arrays[name] for name in arrays.files}, path)
+        names = [naming.given.get(name, name) for name in arrays.files]
+        if key is not None and key not in arrays.files:
+            raise BadInput(f"{path} has no array {key!r}; it has: {', '.join(arrays.files)}.")
+        if key is not None or is_table_of_arrays(names):
+            yield from read_table_of_arrays(path, arrays, naming, key)
         else:
             yield from read_labelled(((name, arrays[name]) for name in arrays.files), path)
 
 
-def read_h5(path: Path) -> Iterator[Vectors]:
+def read_table_of_arrays(
+    path: Path, arrays: np.lib.npyio.NpzFile, naming: Naming, key: str | None
+) -> Iterator[Vectors]:
+    """Yield the rows of an NPZ file whose arrays are the columns of a table; the vectors come a part at a time."""
+    matrix = key or next((name for name in MATRIX if name in arrays.files), None)
+    others = {name: arrays[name] for name in arrays.files if name != matrix}
+    if matrix is None:
+        yield from read_arrays(others, path, naming)
+        return
+    with zipfile.ZipFile(path) as archive, archive.open(f"{matrix}.npy") as member:
+        shape, dtype = array_header(member)
+        if len(shape) != 2 or dtype.kind not in "fiu":
+            listed = "".join(f", {name} {array.shape}" for name, array in others.items())
+            msg = f"{path} needs an array 'embedding' of shape (n, dim); it has: {matrix} {shape} of {dtype}"
+            raise BadInput(f"{msg}{listed}.")
+        columns = {name: array for name, array in others.items() if array.shape == shape[:1]}
+        for start, part in rows_of_member(member, shape, dtype):
+            taken = {name: column[start : start + len(part)] for name, column in columns.items()}
+            yield from read_arrays({**taken, "embedding": part}, path, naming)
+
+
+def array_header(member: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Return shape and dtype of an array in NumPy's format, of which the numbers follow, row after row."""
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, by_columns, dtype = read(member)
+    if by_columns and len(shape) > 1:
+        raise ValueError("the vectors lie column after column (Fortran order); save them as numpy.ascontiguousarray")
+    return shape, dtype
+
+
+def rows_of_member(member: IO[bytes], shape: tuple[int, ...], dtype: np.dtype) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the rows of a matrix, some at a time, each part with the number of its first row."""
+    width = shape[1] * dtype.itemsize
+    step = max(1, min(CHUNK_BYTES // max(width, 1), MOST_ROWS))
+    for start in range(0, shape[0], step):
+        n = min(step, shape[0] - start)
+        content = member.read(n * width)
+        if len(content) < n * width:
+            raise ValueError("the file ends before its vectors do")
+        yield start, np.frombuffer(content, dtype).reshape(n, shape[1])
+
+
+def read_h5ad(path: Path, naming: Naming, key: str | None) -> Iterator[Vectors]:
+    """Yield the rows of an AnnData file, or of what SubCellPortable writes under that name."""
+    for vectors, columns, probabilities in h5ad_chunks(path, key, rows=ROWS_AT_A_TIME):
+        known = columns
+        if probabilities is not None:
+            for name, column in predicted(probabilities).items():
+                known = known.append_column(name, column)
+        yield with_names(Vectors(vectors, naming.rename(known)), path)
+
+
+def read_h5(path: Path, naming: Naming) -> Iterator[Vectors]:
     """Yield the vectors of an HDF5 file; where a dataset has an `original_id`, that is its label."""
     import h5py
 
     with h5py.File(path, "r") as file:
         if is_table_of_arrays(file):
-            yield from read_arrays({name: read_dataset(file[name], path) for name in file}, path)
+            yield from read_arrays({name: read_dataset(file[name], path) for name in file}, path, naming)
         else:
             datasets = (file[name] for name in file)
             yield from read_labelled(((label_of(each), read_dataset(each, path)) for each in datasets), path)
@@ -146,7 +237,7 @@ def read_dataset(dataset: h5py.Dataset, path: Path) -> np.ndarray:
     return dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else dataset[()]
 
 
-def read_pt(path: Path) -> Iterator[Vectors]:
+def read_pt(path: Path, _: Naming) -> Iterator[Vectors]:
     """Yield the vectors of a file of tensors, or of a folder of them; no code in them is run."""
     files = sorted(path.glob("*.pt")) if path.is_dir() else [path]
     if not files:
@@ -205,15 +296,42 @@ def as_array(tensor: Any, path: Path) -> np.ndarray:
     return tensor.detach().to(torch.float32).numpy()
 
 
-FORMATS = {
+def read_npy_folder(path: Path, naming: Naming) -> Iterator[Vectors]:
+    """Yield the vectors of a folder with a `.npy` file a cell, as SubCellPortable writes; its name is the cell's id."""
+    files = sorted(file for file in path.glob("*.npy") if not file.stem.endswith(PROBABILITIES))
+    for start in range(0, len(files), ROWS_AT_A_TIME):
+        some = files[start : start + ROWS_AT_A_TIME]
+        vectors = [np.load(file, allow_pickle=False).ravel() for file in some]
+        lengths = {len(vector) for vector in vectors}
+        if len(lengths) > 1:
+            raise BadInput(f"{path}: all vectors must have one length; found {min(lengths)} and {max(lengths)}.")
+        ids = [file.stem.removesuffix("_embedding") for file in some]
+        columns = {"cell_id": pa.array(ids)}
+        beside = [path / f"{cell}{PROBABILITIES}.npy" for cell in ids]
+        if all(file.is_file() for file in beside):
+            found = np.stack([np.load(file, allow_pickle=False).ravel() for file in beside])
+            columns |= predicted(found)
+        yield Vectors(np.stack(vectors).astype(np.float32), naming.rename(pa.table(columns)))
+
+
+def predicted(probabilities: np.ndarray) -> dict[str, pa.Array]:
+    """Return the column of predicted localizations of (n, 31) probabilities; none of other numbers of classes."""
+    if probabilities.ndim != 2 or probabilities.shape[1] != len(LOCALIZATIONS):
+        return {}
+    return {"predicted_localization": localization_lists(probabilities)}
+
+
+FORMATS: dict[str, Callable[..., Iterator[Vectors]]] = {
     ".parquet": read_parquet,
     ".csv": read_csv,
     ".tsv": read_csv,
     ".npz": read_npz,
+    ".h5ad": read_h5ad,
     ".h5": read_h5,
     ".hdf5": read_h5,
     ".pt": read_pt,
 }
+FOLDERS = {".pt": read_pt, ".npy": read_npy_folder}
 
 
 def is_table_of_arrays(names: Iterable[str]) -> bool:
@@ -221,7 +339,7 @@ def is_table_of_arrays(names: Iterable[str]) -> bool:
     return bool(set(names) & {*MATRIX, *ID_COLUMNS, *LABELS})
 
 
-def read_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> Iterator[Vectors]:
+def read_arrays(arrays: Mapping[str, np.ndarray], path: Path, naming: Naming) -> Iterator[Vectors]:
     """Yield arrays that are a table: `embedding` (n, dim), columns (n,), or labels (n,) under `ids`."""
     vectors = next((arrays[name] for name in MATRIX if name in arrays), None)
     if vectors is None or vectors.ndim != 2:
@@ -232,8 +350,8 @@ def read_arrays(arrays: Mapping[str, np.ndarray], path: Path) -> Iterator[Vector
     if labels is not None and not columns.keys() & set(ID_COLUMNS):
         yield from read_labelled(zip(labels.tolist(), vectors, strict=True), path)
     else:
-        table = pa.table({name: pa.array(column) for name, column in columns.items()})
-        yield split_vectors(table.append_column("embedding", vector_array(vectors)), path)
+        table = naming.rename(pa.table({name: pa.array(column) for name, column in columns.items()}))
+        yield with_names(Vectors(vectors.astype(np.float32, copy=False), table), path)
 
 
 def read_labelled(arrays: Iterable[tuple[str, np.ndarray]], path: Path) -> Iterator[Vectors]:
@@ -258,8 +376,7 @@ def read_labelled(arrays: Iterable[tuple[str, np.ndarray]], path: Path) -> Itera
 
 def labelled(labels: Sequence[str], vectors: Sequence[np.ndarray], n_matrices: int) -> Vectors:
     """Return vectors with their labels."""
-    genes = [Gene.of_label(label) if label.strip() else None for label in labels]
-    return Vectors(np.stack(vectors), genes, pa.table({"label": labels}), labels, n_matrices)
+    return Vectors(np.stack(vectors), pa.table({"label": labels}), labels, n_matrices)
 
 
 def vector_of(array: np.ndarray, label: str, path: Path) -> np.ndarray:
@@ -273,16 +390,18 @@ def vector_of(array: np.ndarray, label: str, path: Path) -> np.ndarray:
         return (array if array.ndim == 1 else array.mean(axis=0, dtype=np.float64)).astype(np.float32)
 
 
-def split_vectors(table: pa.Table, path: Path) -> Vectors:
+def split_vectors(table: pa.Table, path: Path, naming: Naming) -> Vectors:
     """Part the vectors from the other columns: a list column `embedding`, else the longest run of numbered columns."""
+    table = naming.rename(table)
     if "embedding" in table.column_names:
         columns = table.drop_columns(["embedding"])
-        return Vectors(list_vectors(table["embedding"], path), genes_of(columns, path), columns)
+        return with_names(Vectors(list_vectors(table["embedding"], path), columns), path)
     runs: dict[str, list[tuple[int, str]]] = {}
     for name in table.column_names:
         match = NUMBERED.match(name)
         if match and is_numbered(table.schema.field(name)):
             runs.setdefault(match[1], []).append((int(match[2]), name))
+    of_classes = [name for _, name in sorted(runs.get(CLASSES, []))]
     longest: list[tuple[int, str]] = max(runs.values(), key=len, default=[])
     run = sorted(longest)
     if len(run) < MIN_DIM:
@@ -292,23 +411,25 @@ def split_vectors(table: pa.Table, path: Path) -> Vectors:
     if [number for number, _ in run] != list(range(run[0][0], run[0][0] + len(run))):
         raise BadInput(f"{path}: the numbered columns {run[0][1]} … {run[-1][1]} have gaps.")
     names = [name for _, name in run]
-    vectors = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float32)
     columns = table.drop_columns(names)
-    return Vectors(vectors, genes_of(columns, path), columns)
+    if len(of_classes) == len(LOCALIZATIONS) and names != of_classes:
+        for name, column in predicted(matrix_of(columns, of_classes)).items():
+            columns = columns.drop_columns(of_classes).append_column(name, column)
+    return with_names(Vectors(matrix_of(table, names), columns), path)
 
 
-def genes_of(columns: pa.Table, path: Path) -> list[Gene | None]:
-    """Return the gene that each row names. Raise BadInput when there is no column for it."""
-    kinds = [kind for kind in ID_COLUMNS if kind in columns.column_names]
-    if not kinds:
-        have = ", ".join(columns.column_names) or "none"
-        needed = ", ".join(sorted(ID_COLUMNS))
+def matrix_of(table: pa.Table, names: Sequence[str]) -> np.ndarray:
+    """Return columns of numbers as (n, columns) float32."""
+    return np.column_stack([table[name].to_numpy() for name in names]).astype(np.float32)
+
+
+def with_names(vectors: Vectors, path: Path) -> Vectors:
+    """Return vectors whose columns name a protein or a cell; raise BadInput when they do neither."""
+    columns = vectors.columns.column_names
+    if not {*ID_COLUMNS, "cell_id"} & set(columns):
+        have, needed = ", ".join(columns) or "none", ", ".join(sorted(ID_COLUMNS))
         raise BadInput(f"{path} names no protein: it needs one of {needed}; its other columns: {have}.")
-    genes: list[Gene | None] = []
-    for row in columns.select(kinds).to_pylist():
-        names = {kind: name for kind in kinds if row[kind] is not None and (name := str(row[kind]).strip())}
-        genes.append(Gene(next(iter(names.values())), **names) if names else None)
-    return genes
+    return vectors
 
 
 def is_numbered(column: pa.Field) -> bool:
@@ -320,14 +441,22 @@ def is_numbered(column: pa.Field) -> bool:
 
 def list_vectors(column: pa.ChunkedArray, path: Path) -> np.ndarray:
     """Return a column of lists, or of JSON lists, as (n, dim) float32; a missing list becomes NaN."""
-    lists = column.to_pylist()
-    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        lists = [json.loads(text) if text else None for text in lists]
-    if not all(vector is None or isinstance(vector, list) for vector in lists):
+    array = column.combine_chunks()
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        array = pa.array([json.loads(text) if text else None for text in array.to_pylist()])
+    kind = array.type
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)):
         raise BadInput(f"{path}: the column 'embedding' must hold lists of numbers, not {column.type}.")
-    lengths = {len(vector) for vector in lists if vector is not None}
+    is_there = array.is_valid()
+    present = array.filter(is_there) if array.null_count else array
+    lengths = present.value_lengths().unique().to_pylist()
     if len(lengths) != 1:
         found = ", ".join(str(length) for length in sorted(lengths)[:5]) or "none"
         raise BadInput(f"{path}: all vectors must have one length; found {found}.")
-    empty = [np.nan] * lengths.pop()
-    return np.array([empty if v is None else v for v in lists], np.float32)
+    numbers = present.flatten().cast(pa.float32(), safe=False).to_numpy(zero_copy_only=False)  # a null becomes NaN
+    vectors = numbers.reshape(len(present), lengths[0])
+    if len(present) == len(array):
+        return vectors
+    filled = np.full((len(array), lengths[0]), np.nan, np.float32)
+    filled[is_there.to_numpy(zero_copy_only=False)] = vectors
+    return filled

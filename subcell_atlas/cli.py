@@ -249,21 +249,38 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
 @click.option("--modality", type=click.Choice(["image", "sequence"]), default="image", show_default=True)
 @click.option("--level", type=click.Choice(["cell", "protein"]), required=True)
 @click.option("--encoder", default="ready-made", show_default=True, help="A name for what made the vectors.")
-def ingest_embeddings_command(file: Path, uri: str | None, modality: str, level: str, encoder: str) -> None:
+@click.option(
+    "--map", "renamed", multiple=True, metavar="COLUMN=NAME", help="A column of the file, and its name in the atlas."
+)
+@click.option("--vectors", metavar="KEY", help="Of h5ad and npz: the matrix, such as obsm/X_subcell [default: X].")
+@click.option(
+    "--metadata",
+    type=click.Path(path_type=Path),
+    help="A table of what is known of the cells; its first column holds their ids.",
+)
+def ingest_embeddings_command(
+    file: Path, uri: str | None, modality: str, level: str, encoder: str, renamed: Sequence[str], **reading: Any
+) -> None:
     """Take ready-made vectors, of cells or of proteins, such as those of ESM-2 and ProtT5.
 
-    Tables (Parquet, CSV, NPZ): the vector is a list column `embedding` or numbered columns; the protein is named by
-    gene_symbol, ensembl_id or uniprot_accession.
+    Tables (Parquet, CSV, NPZ, AnnData's h5ad, SubCellPortable's output): the vector is a list column `embedding` or
+    numbered columns; the protein is named by gene_symbol, ensembl_id or uniprot_accession. HPA's own names of columns
+    are known; --map names others. A run that was broken off goes on when it is started again.
 
     An array a protein (--level protein): HDF5 as of UniProt or bio_embeddings, a folder or a file of .pt as of
     esm-extract, NPZ. Its label names the protein: P12345, sp|P12345|NAME, an Ensembl id, a symbol. Of a matrix of
     residues the mean is taken.
     """
-    from ingest.embeddings import ingest_embeddings
+    from ingest.embeddings import Reading, ingest_embeddings
 
     from .store import Store
 
-    counts = ingest_embeddings(Store.create(resolve(uri)), file, modality=modality, level=level, encoder=encoder)
+    wrong = [pair for pair in renamed if not all(pair.partition("="))]
+    if wrong:
+        raise BadInput(f"--map {wrong[0]!r}: a column of the file and its name in the atlas, as atlas_name=cell_line.")
+    how = Reading(names={name: target for name, _, target in (pair.rpartition("=") for pair in renamed)}, **reading)
+    store = Store.create(resolve(uri))
+    counts = ingest_embeddings(store, file, modality=modality, level=level, encoder=encoder, reading=how)
     report_ingest(counts, resolve(uri), unit="vectors")
     for note in counts.notes():
         click.echo(note, err=True)
@@ -331,7 +348,8 @@ def report_ingest(counts: Any, uri: str, *, unit: str = "cells") -> None:
     """Say what became of a run's pictures."""
     from .store import default_uri
 
-    before = f"; {counts.done_before} pictures were done before" if counts.done_before else ""
+    things = "pictures" if unit == "cells" else unit
+    before = f"; {counts.done_before} {things} were done before" if counts.done_before else ""
     click.echo(f"{counts.cells} {unit if counts.cells != 1 else unit[:-1]} stored in {uri}{before}.", err=True)
     if counts.left_out:
         listed = ", ".join(f"{n:,} {reason}" for reason, n in sorted(counts.left_out.items()))

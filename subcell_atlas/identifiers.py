@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from .errors import BadInput, UnknownName
 
-__all__ = ["NAME_COLUMNS", "Gene", "find_protein", "plain_accession", "plain_ensembl_id", "protein_id"]
+__all__ = ["NAME_COLUMNS", "SEVERAL_NAMES", "Gene", "find_protein", "plain_accession", "plain_ensembl_id", "protein_id"]
 
 OWN_COLUMNS = ("protein_id", "ensembl_id", "uniprot_accession", "gene_symbol")
 NAME_COLUMNS = (*OWN_COLUMNS, "synonyms")  # of `proteins`; an older atlas has no synonyms
@@ -21,6 +21,7 @@ ACCESSION = re.compile(r"[OPQ]\d[A-Z\d]{3}\d|[A-NR-Z]\d([A-Z][A-Z\d]{2}\d){1,2}"
 ENSEMBL_GENE = re.compile(r"ENS[A-Z]*G\d{11}")
 ISOFORM = re.compile(r"(?<=[A-Z0-9]{6})-\d+$")
 BEGINNING = 2  # letters, in which few err
+SEVERAL_NAMES = re.compile(r"[,;]")  # in one value: the genes of an antibody that binds them all, as HPA lists them
 VERSION = re.compile(r"\.\d+$")
 LABEL_OF_UNIPROT = re.compile(r"(?:sp|tr)\|([^|\s]+)")
 GENE_IN_HEADER = re.compile(r"\bgene:(ENS\S+)")  # as Ensembl writes
@@ -100,9 +101,11 @@ def looks_like(name: str) -> tuple[str, str]:
 def protein_id(row: Mapping[str, Any]) -> str | None:
     """Return the key of the protein that `row` is about: its Ensembl id, else its UniProt accession, else its symbol.
 
-    None when it names no protein: such a cell is stored and can be found by likeness, but belongs to no profile.
+    None when it names no protein, or several, as an antibody does that binds them all: such a cell is stored and can
+    be found by likeness, but belongs to no profile.
     """
-    return row.get("ensembl_id") or row.get("uniprot_accession") or row.get("gene_symbol") or None
+    name = row.get("ensembl_id") or row.get("uniprot_accession") or row.get("gene_symbol") or None
+    return None if name is not None and SEVERAL_NAMES.search(name) else name
 
 
 def find_protein(name: str, proteins: pa.Table) -> int:

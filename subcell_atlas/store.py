@@ -259,16 +259,32 @@ class Store:
         with self._writing(table):
             insert.execute(conform(rows, opened.schema))
 
-    def replace_cells(self, rows: pa.Table, picture_ids: Iterable[str], *, recipe: Recipe) -> None:
-        """Write the cells of some pictures in one commit, in place of all the cells these pictures had."""
+    def append_cells(self, rows: pa.Table, *, recipe: Recipe) -> None:
+        """Write cells that the atlas does not have, in one commit."""
+        opened = self._open_cells(rows, recipe)
+        with self._writing("cells"):
+            opened.add(conform(rows, opened.schema))
+
+    def replace_cells(self, rows: pa.Table, picture_ids: Sequence[str], *, recipe: Recipe) -> None:
+        """Write the cells of some pictures in one commit, in place of all the cells these pictures had.
+
+        Pictures that have none are appended: to look a cell up among all the others takes longer with each commit.
+        """
+        of_pictures = one_of("picture_id", picture_ids)
+        if not self.count("cells", of_pictures):
+            self.append_cells(rows, recipe=recipe)
+            return
+        opened = self._open_cells(rows, recipe)
+        insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
+        with self._writing("cells"):
+            insert.when_not_matched_by_source_delete(of_pictures).execute(conform(rows, opened.schema))
+
+    def _open_cells(self, rows: pa.Table, recipe: Recipe) -> lancedb.table.Table:
         opened = self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
         stored = self.recipe("cells", "embedding")  # another job may have begun the table
         if stored is not None:
             stored.check_same(recipe, here="the cells of this atlas", there="These cells")
-        insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
-        insert = insert.when_not_matched_by_source_delete(one_of("picture_id", picture_ids))
-        with self._writing("cells"):
-            insert.execute(conform(rows, opened.schema))
+        return opened
 
     def ensure(self, table: str) -> None:
         """Make `table`, empty, when it does not exist."""

@@ -236,7 +236,7 @@ def test_a_length_that_changes_far_down_the_file_is_refused(store, tmp_path):
     vectors = [[1.0, 2]] * 4096 + [[1.0, 2, 3]] * 10
     path = parquet(tmp_path / "v.parquet", embedding=vectors, gene_symbol=["A"] * 4106)
     for modality, level in (("image", "cell"), ("sequence", "protein")):
-        with pytest.raises(BadInput, match="all vectors must have one length; found 3 and 2"):
+        with pytest.raises(BadInput, match=r"all vectors must have one length; found (3 and 2|2, 3)"):
             ingest_embeddings(store, path, modality=modality, level=level)
 
 
@@ -251,7 +251,7 @@ def test_whole_numbers_at_the_top_of_a_column_do_not_forbid_fractions_below(stor
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("v.txt", b"a", "vectors are read from .parquet, .csv, .tsv, .npz, .h5, .hdf5, .pt, not '.txt'"),
+        ("v.txt", b"a", "vectors are read from .parquet, .csv, .tsv, .npz, .h5ad, .h5, .hdf5, .pt, not '.txt'"),
         ("v.parquet", b"no parquet", "cannot be read as parquet"),
         ("v.npz", b"no zip", "cannot be read as npz"),
         ("v.csv", b"", "cannot be read as csv"),
@@ -289,5 +289,5 @@ def test_arrays_of_another_shape_in_npz_are_named(store, tmp_path):
     with pytest.raises(BadInput, match=r"needs an array 'embedding' of shape \(n, dim\); it has: embedding \(3,\)"):
         ingest_embeddings(store, tmp_path / "v.npz", modality="image", level="cell")
     np.savez(tmp_path / "o.npz", embedding=np.array([["a", "b"]], object))
-    with pytest.raises(BadInput, match="cannot be read as npz"):
+    with pytest.raises(BadInput, match=r"it has: embedding \(1, 2\) of object"):
         ingest_embeddings(store, tmp_path / "o.npz", modality="image", level="cell")
