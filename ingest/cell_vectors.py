@@ -32,6 +32,7 @@ class CellWriter:
         known = store.read("cells", ["cell_id", "fingerprint"]) if store.has("cells") else None
         self._fingerprints = Digests(known["fingerprint"].to_pylist() if known else ())
         self._stored = Digests(known["cell_id"].to_pylist() if known else ())
+        self.n_written = self.n_skipped = 0
         self._written: set[bytes] = set()  # ids, of this run
         self._writing = ThreadPoolExecutor(1, "write")
         self._commit: Future[None] | None = None
@@ -42,8 +43,8 @@ class CellWriter:
     def __exit__(self, *_: object) -> None:
         self._writing.shutdown(wait=True)
 
-    def write(self, vectors: np.ndarray, columns: pa.Table) -> int:
-        """Begin to write some rows: vectors (n, dim), and what is known of each. Return how many were there before."""
+    def write(self, vectors: np.ndarray, columns: pa.Table) -> None:
+        """Begin to write some rows: vectors (n, dim), and what is known of each."""
         fingerprints = fingerprints_of(vectors, columns)
         ids = list(fingerprints)
         if "cell_id" in columns.column_names:
@@ -58,7 +59,8 @@ class CellWriter:
         self._written.update(bytes.fromhex(ids[number]) for number in np.flatnonzero(to_write))
         self.wait()
         self._commit = self._writing.submit(self._write, rows(table, to_write & ~replacing), rows(table, replacing))
-        return int((is_last & ~to_write).sum())
+        self.n_written += int(to_write.sum())
+        self.n_skipped += int((is_last & ~to_write).sum())
 
     def wait(self) -> None:
         """Wait until what was begun is stored."""

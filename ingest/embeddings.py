@@ -122,14 +122,13 @@ def take_cells(
                 vectors, columns = chunk.vectors, chunk.columns
                 if not good.all():
                     vectors, columns = vectors[good], columns.filter(pa.array(good))
-                counts.done_before += writer.write(vectors, columns)
-                counts.cells += len(vectors)
+                writer.write(vectors, columns)
+                counts.cells, counts.done_before = writer.n_written, writer.n_skipped
             writer.wait()
     except BadInput as exc:
         if not counts.cells:
             raise
         raise BadInput(f"{exc}\nThe {counts.cells} rows before are stored: mend the file and run this again.") from exc
-    counts.cells -= counts.done_before
 
 
 def take_proteins(
