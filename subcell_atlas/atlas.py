@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from . import function_query, map_query, query
+from .cell_index import index_record
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import BadInput, NotBuilt, UnknownName
 from .fusion_vectors import alignment_of, stored_fusion
@@ -92,6 +93,26 @@ class Atlas:
             weights=weights,
         )  # fmt: skip
         return query.similar_to_vector(self._store, vector, k=k, where=where, cell_line=cell_line)
+
+    def similar_cells(self, cell: str, *, k: int = 10, where: str | None = None, exact: bool = False) -> pa.Table:
+        """Return the `k` cells most like a cell, by its id.
+
+        Columns: rank, cell_id, protein_id, gene_symbol, similarity (cosine), localization, antibody, cell_line,
+        condition, image_id. `where`: SQL over the columns of `cells`. Many cells are searched through an index, which
+        may miss one in a hundred (see `info`); `exact` compares them all.
+        """
+        vector = query.vector_of_cell(self._store, cell)
+        return query.similar_cells(self._store, vector, k=k, where=where, exact=exact, leave_out=cell)
+
+    def cells_like_image(
+        self, picture: np.ndarray, *, k: int = 10, where: str | None = None, exact: bool = False, **options: Any
+    ) -> pa.Table:
+        """Return the `k` cells most like a picture, the same columns as `similar_cells`.
+
+        `options` are those of `similar_to_image` about the picture.
+        """
+        vector = query.vector_of_new_cells(self._store, *self._cells_of_picture(picture, **options))
+        return query.similar_cells(self._store, vector, k=k, where=where, exact=exact)
 
     def similar_to_sequence(
         self, sequence: str, *, k: int = 10, modality: str = "sequence", where: str | None = None,
@@ -196,12 +217,13 @@ class Atlas:
         return self._store.read("proteins", columns, where=where)
 
     def info(self) -> dict[str, Any]:
-        """Return the number of rows of each table, the recipes of the vectors, and how vectors are fused."""
+        """Return the number of rows of each table, the recipes of the vectors, how cells are indexed, vectors fused."""
         tables = {name: self._store.count(name) for name in self._store.names()}
         recipes = {name: r for name, r in self._store.metadata("proteins").get("recipes", {}).items() if r}
         found = {"uri": self.uri, "tables": tables, "recipe": query.recipe_of_cells(self._store), "recipes": recipes}
         return {
             **found,
+            "index": index_record(self._store),
             "fusion": {key: value for key, value in stored_fusion(self._store).items() if key != "built_from"},
         }
 
@@ -237,17 +259,20 @@ class Atlas:
             stored.check_same(self._sequence_encoder.recipe(), here="this atlas", there="This encoder")
         return next(iter(self._sequence_encoder.batches([residues])))[1][0]
 
-    def _vector_of_picture(
+    def _vector_of_picture(self, picture: np.ndarray, *, cell_line: str | None = None, **options: Any) -> np.ndarray:
+        loaded, crops = self._cells_of_picture(picture, **options)
+        return query.vector_of_cells(self._store, loaded, crops, cell_line=cell_line)
+
+    def _cells_of_picture(
         self,
         picture: np.ndarray,
         *,
         pixel_size_um: float = HPA_PIXEL_SIZE_UM,
         mask: np.ndarray | None = None,
         is_crop: bool = True,
-        cell_line: str | None = None,
         encoder: str | None = None,
         weights: Sequence[str] = (),
-    ) -> np.ndarray:
+    ) -> tuple[Encoder, np.ndarray]:
         recipe = query.recipe_for_pictures(self._store)
         loaded = self._load_encoder(encoder, weights)
         stack = np.asarray(picture)
@@ -263,7 +288,7 @@ class Atlas:
             crop_um=loaded.spec.crop_um,
             crop_px=loaded.spec.crop_px,
         )
-        return query.vector_of_cells(self._store, loaded, cut.crops, cell_line=cell_line)
+        return loaded, cut.crops
 
     def _load_encoder(self, encoder: str | None, weights: Sequence[str]) -> Encoder:
         if self._encoder is None or weights or encoder:

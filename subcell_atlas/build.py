@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .cell_index import build_cell_index, is_fresh, needs_index
 from .errors import NotBuilt, RecipeMismatch, UnknownName
 from .fusion_vectors import build_fusion, can_fuse, fusion_inputs, stored_fusion, way_of_fusion
 from .gene_functions import (
@@ -116,6 +117,21 @@ def profiles_inputs(store: Store, seed: int) -> dict[str, Any]:
     """Return what the profiles depend on; there is nothing random in them."""
     del seed
     return {"cells": store.version("cells")}
+
+
+class IndexTask:
+    """Index the cells' vectors."""
+
+    name = "index"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether there is an index that holds nearly all cells, or they are few enough to compare each time."""
+        del seed
+        return not needs_index(store) or is_fresh(store)
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Make it; return what was measured."""
+        return build_cell_index(store, seed)
 
 
 class ProfilesTask:
@@ -242,7 +258,7 @@ def can_predict(store: Store) -> bool:
     return store.has("functions") or bool(known_groups(store, read_proteins(store).ids, settings_of_functions(store)))
 
 
-Task = ProfilesTask | SequenceTask | FusionTask | MapTask | FunctionsTask
+Task = IndexTask | ProfilesTask | SequenceTask | FusionTask | MapTask | FunctionsTask
 
 
 @dataclass(frozen=True)
@@ -254,6 +270,7 @@ class Stage:
 
 
 STAGES: dict[str, Stage] = {
+    "index": Stage(lambda *_: [IndexTask()], needs_index),  # first: it changes the version of the cells
     "profiles": Stage(lambda *_: [ProfilesTask()], has_own_cells),
     "sequence": Stage(lambda *_: [SequenceTask()], can_embed_sequences),
     "fusion": Stage(lambda store, choices: [FusionTask(choices.of_fusion or way_of_fusion(store))], can_fuse),

@@ -552,6 +552,36 @@ def report_maps(store: Store, names: Sequence[str]) -> None:
             )
 
 
+@main.command("compact")
+@atlas_option
+@json_option
+@click.option(
+    "--keep", type=click.FloatRange(0), default=1.0, show_default=True, metavar="HOURS", help="Versions as young stay."
+)
+def compact_command(uri: str | None, as_json: bool, keep: float) -> None:
+    """Join the files that many commits leave, and forget old versions of the tables.
+
+    Whoever reads the atlas meanwhile reads on; a version that is forgotten cannot be read any more.
+    """
+    from datetime import timedelta
+
+    from .store import Store
+
+    store = Store.open(resolve(uri))
+    before = {name: store.disk_use(name) for name in store.names()}
+    store.compact(*before, keep=timedelta(hours=keep))
+    after = {name: store.disk_use(name) for name in before}
+    if as_json:
+        print_json({"before": before, "after": after})
+        return
+    rows = [
+        {"table": name, "rows": use["rows"], "files": f"{before[name]['fragments']} to {use['fragments']}",
+         "versions": f"{before[name]['versions']} to {use['versions']}"}
+        for name, use in after.items()
+    ]  # fmt: skip
+    show(rows, ["table", "rows", "files", "versions"])
+
+
 @main.command()
 @click.argument("genes", nargs=-1, metavar="[GENE]…")
 @atlas_option
@@ -564,12 +594,16 @@ def report_maps(store: Store, names: Sequence[str]) -> None:
 @click.option("--cell-line", help="Compare what was seen in this cell line.")
 @picture_options
 @click.option("--sequence", type=click.Path(path_type=Path), metavar="FASTA", help="Ask for a sequence.")
+@click.option("--cells", is_flag=True, help="Find single cells; instead of a gene, name a cell by its cell_id.")
+@click.option("--exact", is_flag=True, help="With --cells: compare all cells, without their index.")
 def similar(
-    genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], sequence: Path | None, **options: Any
-) -> None:
+    genes: Sequence[str], uri: str | None, as_json: bool, images: Sequence[Path], sequence: Path | None, cells: bool,
+    exact: bool, **options: Any,
+) -> None:  # fmt: skip
     """Find the proteins that look most like the named ones, or like a picture, or like a sequence.
 
-    A sequence is compared with sequences; with --modality image it is told first what picture it would give.
+    A sequence is compared with sequences; with --modality image it is told first what picture it would give. With
+    --cells a picture, or a cell, is compared with every cell; --where is a condition over the columns of cells then.
     """
     from .atlas import open_atlas
     from .fusion_vectors import say_error
@@ -577,6 +611,13 @@ def similar(
 
     picture = {name: options.pop(name) for name in OF_PICTURE}
     modality = options.pop("modality")
+    if cells:
+        if len(genes) + bool(images) != 1 or sequence or modality not in (None, "image") or options.pop("cell_line"):
+            raise click.UsageError("--cells: one cell_id, or a picture with --image; filter with --where.")
+        reply_cells(resolve(uri), genes, images, picture, exact=exact, as_json=as_json, **options)
+        return
+    if exact:
+        raise click.UsageError("--exact is for --cells; proteins are always compared exactly.")
     if sum(map(bool, (genes, images, sequence))) != 1:
         raise click.UsageError("Name genes, or give a picture with --image or a sequence with --sequence.")
     asked: dict[str, Any] = {"genes": list(genes)} if genes else {"image": [str(path) for path in images]}
@@ -604,6 +645,24 @@ def similar(
     asked |= {key: value for key, value in options.items() if value is not None}
     rows = hits.to_pylist()
     columns = ["rank", "gene_symbol", "similarity", "localization", "n_cells"]
+    reply({"query": asked, "hits": rows}, rows, columns, as_json=as_json)
+
+
+def reply_cells(
+    uri: str, named: Sequence[str], images: Sequence[Path], picture: dict[str, Any], *, as_json: bool, **options: Any
+) -> None:
+    """Print the cells most like a cell or a picture."""
+    from .atlas import open_atlas
+
+    with open_atlas(uri) as atlas:
+        if named:
+            hits = atlas.similar_cells(named[0], **options)
+        else:
+            hits = atlas.cells_like_image(**picture_given(atlas, images, **picture), **options)
+    asked = {"cell_id": named[0]} if named else {"image": [str(path) for path in images]}
+    asked |= {key: value for key, value in options.items() if value not in (None, False)}
+    rows = hits.to_pylist()
+    columns = ["rank", "cell_id", "gene_symbol", "similarity", "localization", "cell_line"]
     reply({"query": asked, "hits": rows}, rows, columns, as_json=as_json)
 
 

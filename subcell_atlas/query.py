@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .cell_index import probing_for
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from .identifiers import NAME_COLUMNS, find_protein
 from .maps import MAIN, check_cell_line, known_maps, map_of
@@ -29,12 +30,19 @@ __all__ = [
     "protein_row",
     "recipe_of_cells",
     "similar",
+    "similar_cells",
     "similar_to_vector",
     "system_members",
     "thumbnails",
+    "vector_of_cell",
+    "vector_of_new_cells",
 ]
 
 MODALITIES = ("image", "sequence", "fused")
+CELL_HIT_COLUMNS = (
+    "rank", "cell_id", "protein_id", "gene_symbol", "similarity", "localization", "antibody", "cell_line", "condition",
+    "image_id",
+)  # fmt: skip
 HIT_COLUMNS = ("rank", "protein_id", "gene_symbol", "similarity", "localization", "n_cells")
 
 
@@ -93,6 +101,36 @@ def similar_to_vector(
     others = pc.invert(pc.is_in(hits["protein_id"], value_set=pa.array(leave_out, pa.string())))
     hits = hits.filter(others).slice(0, k)
     return hits.append_column("rank", pa.array(range(1, hits.num_rows + 1), pa.int32())).select(list(HIT_COLUMNS))
+
+
+def similar_cells(
+    store: Store, vector: np.ndarray, *, k: int = 10, where: str | None = None, exact: bool = False,
+    leave_out: str | None = None,
+) -> pa.Table:  # fmt: skip
+    """Return the `k` cells whose vectors are most like `vector` (dim,), with the columns of `CELL_HIT_COLUMNS`.
+
+    `where` is a SQL condition over the columns of `cells`. Many cells are searched through their index, which finds at
+    least 0.99 of the true neighbors (see `cell_index`), unless `exact` asks to compare them all. `leave_out`: the id of
+    a cell that is not wanted.
+    """
+    if k < 1:
+        raise BadInput(f"k is {k}; at least one neighbor is asked for.")
+    probing = None if exact else probing_for(store, where)
+    n = k + (leave_out is not None)
+    hits = store.nearest("cells", "embedding", vector, k=n, where=where, columns=CELL_HIT_COLUMNS, probing=probing)
+    if leave_out is not None:
+        hits = hits.filter(pc.not_equal(hits["cell_id"], leave_out))
+    hits = hits.slice(0, k)
+    return hits.append_column("rank", pa.array(range(1, hits.num_rows + 1), pa.int32())).select(list(CELL_HIT_COLUMNS))
+
+
+def vector_of_cell(store: Store, cell: str) -> np.ndarray:
+    """Return the vector (dim,) of the cell with this id; raise BadInput when there is none."""
+    found = store.read("cells", ["embedding"], where=f"cell_id = {quote(cell)}")
+    if not found.num_rows:
+        hint = "subcell-atlas sql \"SELECT cell_id FROM cells WHERE gene_symbol = '…'\""
+        raise BadInput(f"There is no cell {cell!r} in this atlas. Its cells: {hint}")
+    return vectors_of(found["embedding"])[0]
 
 
 def similar_in_cell_line(store: Store, vector: np.ndarray, *, where: str | None, cell_line: str) -> pa.Table:
@@ -179,14 +217,23 @@ def vector_of_cells(store: Store, encoder: Encoder, crops: np.ndarray, *, cell_l
     The center is the mean of the atlas (of `cell_line` when given): the plate of a new picture is not known to it.
     Raise RecipeMismatch when `encoder` is not the atlas's.
     """
-    stored = recipe_for_pictures(store)
-    stored.check_same(encoder.recipe(masking=stored.masking or "none"), here="this atlas", there="This encoder")
+    vector = vector_of_new_cells(store, encoder, crops)
     where = f"cell_line = {quote(cell_line)}" if cell_line else None
     if cell_line:
         check_cell_line(store, cell_line)
     profiles = store.read("profiles", ["n_cells", "embedding", "uncentered"], where=where)
     shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
-    return encoder.embed(crops).mean(axis=0) - np.average(shift, axis=0, weights=profiles["n_cells"].to_numpy())
+    return vector - np.average(shift, axis=0, weights=profiles["n_cells"].to_numpy())
+
+
+def vector_of_new_cells(store: Store, encoder: Encoder, crops: np.ndarray) -> np.ndarray:
+    """Embed crops (N, C, H, W) that are not in the atlas and return their mean (dim,), as cells are stored.
+
+    Raise RecipeMismatch when `encoder` is not the atlas's.
+    """
+    stored = recipe_for_pictures(store)
+    stored.check_same(encoder.recipe(masking=stored.masking or "none"), here="this atlas", there="This encoder")
+    return encoder.embed(crops).mean(axis=0)
 
 
 def compare(store: Store, name: str, *, by: str) -> pa.Table:

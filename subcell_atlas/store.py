@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     import lance
     import lancedb
 
-__all__ = ["Store", "default_uri", "open_datasets", "quote"]
+__all__ = ["Probing", "Store", "default_uri", "open_datasets", "quote"]
 
 HOW_TO_FILL = {
     "cells": "Put pictures in: subcell-atlas ingest images MANIFEST.csv (or try subcell-atlas demo).",
@@ -42,6 +44,9 @@ HOW_TO_FILL = {
     "function_terms": "Run: subcell-atlas build functions",
     "models": "Run: subcell-atlas build functions",
 }
+
+
+VERSIONS_KEPT = timedelta(hours=1)  # somebody may be reading them
 
 
 def default_uri() -> str:
@@ -80,6 +85,14 @@ def vector_dims(rows: pa.Table, table: str) -> dict[str, int]:
     names = [name for name, kind in TABLES[table].items() if kind is VECTOR and name in rows.column_names]
     kinds = {name: rows.schema.field(name).type for name in names}
     return {name: kind.list_size for name, kind in kinds.items() if pa.types.is_fixed_size_list(kind)}
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How far to look through an index: in so many of its partitions, and at `refine` times as many vectors in full."""
+
+    nprobes: int
+    refine: int
 
 
 class Store:
@@ -186,26 +199,64 @@ class Store:
         """Yield `table` in batches of about `size` rows, so that memory stays bounded."""
         return iter(self._require(table).search().select(list(columns)).to_batches(batch_size=size))
 
-    def nearest(self, table: str, column: str, vector: np.ndarray, *, k: int, where: str | None = None) -> pa.Table:
+    def nearest(
+        self,
+        table: str,
+        column: str,
+        vector: np.ndarray,
+        *,
+        k: int,
+        where: str | None = None,
+        columns: Sequence[str] | None = None,
+        probing: Probing | None = None,
+    ) -> pa.Table:
         """Return the `k` rows of `table` whose `column` is most like `vector` by cosine, best first.
 
-        The exact search: every row that meets `where` is compared. Vectors are left out; `similarity` in [-1, 1] is
-        added.
+        Every row that meets `where` is compared, unless `probing` says how far to look through the index of the column;
+        rows that the index does not hold yet are compared then too. `similarity` in [-1, 1] is added. `columns`: those
+        that are wanted; all but vectors and pictures when None.
         """
         opened = self._require(table)
-        names = [name for name in opened.schema.names if TABLES[table].get(name) is not VECTOR]
+        kept = [name for name in opened.schema.names if TABLES[table].get(name) not in (VECTOR, pa.binary())]
+        names = [name for name in kept if columns is None or name in columns]
         search = opened.search(np.asarray(vector, np.float32), vector_column_name=column).distance_type("cosine")
+        if probing is None:
+            search = search.bypass_vector_index()
+        else:
+            search = search.nprobes(probing.nprobes).refine_factor(probing.refine)
+        condition = f"{column} IS NOT NULL" if probing is None else None  # an index holds no missing vectors
         if where:
             check_brackets(where)
-            search = search.where(f"({where}\n) AND {column} IS NOT NULL", prefilter=True)
-        else:
-            search = search.where(f"{column} IS NOT NULL", prefilter=True)
+            condition = f"({where}\n) AND {condition}" if condition else f"({where}\n)"
+        if condition:
+            search = search.where(condition, prefilter=True)
         try:
             hits = search.select([*names, "_distance"]).limit(k).to_arrow()
         except (ValueError, RuntimeError) as exc:
             raise bad_condition(exc, where, opened.schema.names) from exc
         similarity = pa.array(1.0 - hits["_distance"].to_numpy(), pa.float32())
         return hits.drop_columns(["_distance"]).append_column("similarity", similarity)
+
+    def index_vectors(self, table: str, column: str, *, partitions: int) -> None:
+        """Index a column of vectors by cosine, in place of an index that it has: IVF_RQ, a bit a number."""
+        from lancedb.index import IvfRq
+
+        with self._writing(table):
+            config = IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=1)
+            self._require(table).create_index(column, config=config)
+
+    def indexed_rows(self, table: str, column: str) -> int:
+        """Return how many rows the index of a column holds; 0 when there is none."""
+        if table not in self.names():
+            return 0
+        opened = self._open(table)
+        names = [index.name for index in opened.list_indices() if index.columns == [column]]
+        stats = opened.index_stats(names[0]) if names else None
+        return int(stats.num_indexed_rows) if stats else 0
+
+    def take(self, table: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Return the rows of `table` by number, as it lies."""
+        return self._require(table).take_offsets(list(rows)).select(list(columns)).to_arrow()
 
     def find_text(self, table: str, text: str, *, weights: Mapping[str, float], k: int) -> pa.Table:
         """Return the `k` rows of `table` whose texts fit `text` best, best first, with a column `score` (BM25).
@@ -221,12 +272,16 @@ class Store:
         except (ValueError, RuntimeError) as exc:
             raise AtlasError(f"The {table} of {self.uri!r} cannot be searched for texts: {first_line(exc)}") from exc
 
-    def index(self, table: str, *, values: Sequence[str] = (), texts: Sequence[str] = ()) -> None:
-        """Index columns of `table`: `values` to be looked up, `texts` to be searched; nothing when it has no rows.
+    def index(
+        self, table: str, *, values: Sequence[str] = (), kinds: Sequence[str] = (), texts: Sequence[str] = ()
+    ) -> None:
+        """Index columns of `table`; nothing when it has no rows.
+
+        values: to be looked up; kinds: the same, of few different ones; texts: to be searched.
 
         A column whose index is there and holds every row is left alone: an index raises the version of the table.
         """
-        from lancedb.index import FTS, BTree
+        from lancedb.index import FTS, Bitmap, BTree
 
         if not self.has(table):
             return
@@ -235,7 +290,7 @@ class Store:
             there = {
                 column for index in opened.list_indices() if not index.num_unindexed_rows for column in index.columns
             }
-            for columns, config in ((values, BTree()), (texts, FTS())):
+            for columns, config in ((values, BTree()), (kinds, Bitmap()), (texts, FTS())):
                 for column in columns:
                     if column not in there:
                         opened.create_index(column, config=config)
@@ -299,11 +354,23 @@ class Store:
         """Remove `table` whole."""
         self._connection.drop_table(table, ignore_missing=True)
 
-    def compact(self, *tables: str) -> None:
-        """Join the small fragments that many commits leave, and forget versions that are older than an hour."""
+    def compact(self, *tables: str, keep: timedelta = VERSIONS_KEPT) -> None:
+        """Join the small fragments that many commits leave, and forget versions that are older than `keep`."""
         for table in set(tables) & set(self.names()):
-            with self._writing(table):
-                self._open(table).optimize(cleanup_older_than=VERSIONS_KEPT)
+            with self._writing(table), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of keeping none: whoever asks for it was told
+                self._open(table).optimize(cleanup_older_than=keep)
+
+    def disk_use(self, table: str) -> dict[str, int]:
+        """Return how many rows, fragments, versions and bytes of data `table` has."""
+        opened = self._require(table)
+        stats = opened.stats()
+        return {
+            "rows": int(stats["num_rows"]),
+            "fragments": int(stats["fragment_stats"]["num_fragments"]),
+            "versions": len(opened.list_versions()),
+            "bytes": int(stats["total_bytes"]),
+        }
 
     def _open(self, table: str) -> lancedb.table.Table:
         try:
@@ -351,7 +418,6 @@ class Store:
 REMOTE_SCHEMES = ("s3", "gs", "az")
 SOURCE_LINE = re.compile(r",? \S*\.rs:\d+(:\d+)?")  # where in the library's source an error arose
 QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")  # strings and quoted names in SQL
-VERSIONS_KEPT = timedelta(hours=1)  # somebody may be reading them
 WHERE_TO_GO = "Make one with 'subcell-atlas demo' or 'subcell-atlas ingest', or name another with --atlas."
 
 

@@ -9,8 +9,10 @@ import lancedb
 import numpy as np
 import pyarrow as pa
 import pytest
+from click.testing import CliRunner
 
 from subcell_atlas import schema
+from subcell_atlas.cli import main
 from subcell_atlas.errors import AtlasError, AtlasNotFound, BadInput, NotBuilt, RecipeMismatch, SchemaMismatch
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
@@ -192,3 +194,23 @@ def test_a_damaged_table_is_a_known_problem(store):
     (Path(store.uri) / "cells.lance").mkdir()
     with pytest.raises(AtlasError, match="cells"):
         store.count("cells")
+
+
+def test_compacting_joins_files_and_forgets_versions_and_a_reader_reads_on(tmp_path):
+    uri = str(tmp_path / "atlas")
+    store = Store.create(uri)
+    for number in range(5):
+        store.upsert("terms", pa.table({"term_id": [f"T{number}"], "name": [f"name {number}"]}))
+    reader = iter(store.batches("terms", ["term_id"], size=1))
+    first = next(reader)
+    command = ["compact", "--atlas", uri, "--json"]
+    kept = json.loads(CliRunner().invoke(main, command).stdout)
+    assert kept["before"]["terms"]["fragments"] == 5
+    assert kept["after"]["terms"]["fragments"] == 1
+    assert kept["after"]["terms"]["versions"] >= kept["before"]["terms"]["versions"]
+    forgotten = json.loads(CliRunner().invoke(main, [*command, "--keep", "0"]).stdout)
+    assert forgotten["after"]["terms"]["versions"] < forgotten["before"]["terms"]["versions"]
+    assert first.num_rows == 1
+    assert sorted(store.read("terms")["term_id"].to_pylist()) == [f"T{i}" for i in range(5)]
+    said = CliRunner().invoke(main, command[:-1])
+    assert (said.exit_code, "1 to 1" in said.stdout) == (0, True)
