@@ -108,9 +108,9 @@ def loop(source: Manifest, encoder: Encoder) -> int:
     """Do what one would write at first: open each picture for each of its cells, cut it, embed it; return how many."""
     n, spec = 0, encoder.spec
     for row in source.rows:
-        labels = np.asarray(Image.open(source.folder / row["mask"]))
+        labels = np.asarray(Image.open(Path(source.folder) / row["mask"]))
         for label in np.unique(labels)[1:]:
-            planes = [np.asarray(Image.open(source.folder / row[name])) for name in spec.channels]
+            planes = [np.asarray(Image.open(Path(source.folder) / row[name])) for name in spec.channels]
             rows, columns = np.nonzero(labels == label)
             side = round(spec.crop_um / float(row["pixel_size_um"]))
             top, left = round((rows.min() + rows.max() - side) / 2), round((columns.min() + columns.max() - side) / 2)

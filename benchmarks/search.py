@@ -3,9 +3,10 @@
 Run: .venv/bin/python benchmarks/search.py [--rows N] [--dim D] [--folder FOLDER] [--peers faiss,hnswlib]
 
 Vectors are made as embeddings are: 30 places, N / 80 proteins around them and cells around these, in 64 directions of
-falling weight, with noise in all. An atlas that is in FOLDER already is taken, so a run can go on. Recall is at 10, over queries that are not in the atlas;
-p50 and p95 in milliseconds of a whole question in a running process, one after the other; build in processor seconds.
-Filters keep a tenth and a hundredth of the cells at random, and one of the cell lines, of which each protein is in few.
+falling weight, with noise in all. An atlas that is in FOLDER already is taken, so a run can go on. Recall is at 10,
+over queries that are not in the atlas; p50 and p95 in milliseconds of a whole question in a running process, one after
+the other; build in processor seconds. Filters keep a tenth and a hundredth of the cells at random, and one of the cell
+lines, of which each protein is in few.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ ALIASES = {  # of HPA's tables, SubCell's and SubCellPortable's output: file's n
     "index": "cell_id",
     "atlas_name": "cell_line",
     "cell line": "cell_line",
+    "cellline": "cell_line",
     "if_plate_id": "plate",
     "position": "well",
     "sample": "fov",

@@ -21,6 +21,7 @@ from subcell_atlas.profiles import vectors_of
 from subcell_atlas.store import Store
 from subcell_atlas.writing import check_file_place, written_whole
 
+from .addresses import is_remote
 from .manifest import CHANNEL_COLUMNS, Manifest, read_manifest
 
 __all__ = ["REPLICATES", "Curated", "curate", "write_table"]
@@ -216,7 +217,7 @@ def nothing_left(table: pa.Table, config: CurationConfig, *, n_kept: int) -> str
 def write_manifest(rows: Sequence[Mapping[str, str]], manifest: Manifest, path: Path) -> None:
     """Write `rows` of a manifest with all their columns; the files they name are found from the folder of `path`."""
     delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
-    folders = (manifest.folder.resolve(), path.parent.resolve())
+    folders = (Path(manifest.folder).resolve(), path.parent.resolve())
     with written_whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter, lineterminator="\n")
         writer.writeheader()
@@ -227,7 +228,7 @@ def write_manifest(rows: Sequence[Mapping[str, str]], manifest: Manifest, path: 
 
 def moved(name: str, old: Path, new: Path) -> str:
     """Return the file that `name` means in the folder `old`, named from the folder `new`."""
-    if old == new or Path(name).is_absolute():
+    if old == new or is_remote(name) or Path(name).is_absolute():
         return name
     return Path(os.path.relpath(old / name, new)).as_posix()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from subcell_atlas.errors import BadImage, BadInput
-from subcell_atlas.images.files import decode_channel, decode_channels, decode_labels, read_bytes
+from subcell_atlas.images.files import decode_channel, decode_channels, decode_labels
 
+from .addresses import is_remote, join, name_of, read_address, read_remote
 from .sources import Picture, digest, source_name
 
 __all__ = ["Manifest", "read_manifest"]
@@ -42,9 +44,10 @@ class ManifestItem:
     """One row. Its files are read once, when its content is asked for."""
 
     row: Mapping[str, str]
-    folder: Path
+    folder: str  # that names of files are relative to; a path or an address
     is_crop: bool
     channels: Sequence[str]  # those the encoder uses
+    cache: bool = False  # keep files that come from the web
     _contents: dict[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
@@ -82,8 +85,9 @@ class ManifestItem:
         states: dict[str, tuple[int, int] | None] = {}
         try:
             for column, name in self.files().items():
-                stat = (self.folder / name).stat()
-                states[column] = stat.st_size, stat.st_mtime_ns
+                address = join(self.folder, name)
+                stat = None if is_remote(address) else Path(address).stat()  # what is on the web is taken to stay
+                states[column] = (stat.st_size, stat.st_mtime_ns) if stat else None
         except (BadImage, OSError, ValueError):  # it is refused when it is read
             return None
         return json.dumps([dict(self.row), self.is_crop, states], sort_keys=True)
@@ -91,7 +95,7 @@ class ManifestItem:
     def picture_id(self) -> str:
         """Hash the content of the channels' files, whichever channel each is: reading them anew replaces the cells."""
         for column, name in self.files().items():
-            self._contents[column] = read_bytes(self.folder / name)
+            self._contents[column] = read_address(join(self.folder, name), cache=self.cache)
         return digest(*sorted(hash_of(content) for column, content in self._contents.items() if column != "mask"))
 
     def reading(self) -> str:
@@ -105,10 +109,10 @@ class ManifestItem:
         if "image" in self._contents:
             channels = self._split_image()
         else:
-            channels = {name: decode_channel(self._contents[name], self.row[name]) for name in self.channels}
+            channels = {name: decode_channel(self._contents[name], name_of(self.row[name])) for name in self.channels}
         labels = None
         if "mask" in self._contents:
-            labels = decode_labels(self._contents["mask"], self.row["mask"])
+            labels = decode_labels(self._contents["mask"], name_of(self.row["mask"]))
         self._contents.clear()
         return Picture(channels=channels, labels=labels, pixel_size_um=self._pixel_size(), is_crop=self.is_crop)
 
@@ -117,7 +121,7 @@ class ManifestItem:
         order = [name.strip() for name in self.row.get("channels", "").replace(",", ";").split(";") if name.strip()]
         if not order:
             raise BadImage("`image` needs `channels`, their order in the file, such as microtubules;er;nucleus;protein")
-        stack = decode_channels(self._contents["image"], self.row["image"])
+        stack = decode_channels(self._contents["image"], name_of(self.row["image"]))
         if len(stack) != len(order):
             raise BadImage(f"{self.row['image']} has {len(stack)} channels, `channels` names {len(order)}")
         absent = [name for name in self.channels if name not in order]
@@ -141,29 +145,37 @@ class ManifestItem:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest, as a source of pictures."""
+    """The rows of a manifest, as a source of pictures. Files are named from `folder`, a path or an address."""
 
     name: str
-    folder: Path
+    folder: str
     rows: Sequence[Mapping[str, str]]
     channels: Sequence[str]
     is_crops: bool
+    cache: bool = False  # keep files that come from the web, so that each is fetched once
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def item(self, index: int) -> ManifestItem:
         """Return one row; nothing is read yet."""
-        return ManifestItem(self.rows[index], self.folder, self.is_crops, self.channels)
+        return ManifestItem(self.rows[index], self.folder, self.is_crops, self.channels, cache=self.cache)
 
 
 def read_manifest(
-    path: Path, *, channels: Sequence[str], encoder: str, crops: bool, name: str | None = None
+    path: Path | str,
+    *,
+    channels: Sequence[str],
+    encoder: str,
+    crops: bool,
+    name: str | None = None,
+    cache: bool = False,
 ) -> Manifest:
     """Read a manifest (CSV, or TSV by its suffix) for an encoder that uses `channels`.
 
-    `crops`: each row is one cell already cut out. `name` is what the atlas calls this source: the file's folder and
-    stem when None. Files are looked for beside the manifest. Raise BadInput when the manifest as a whole cannot be
+    path: a path or an address. `crops`: each row is one cell already cut out. `name` is what the atlas calls this
+    source: the file's folder and stem when None. Files are looked for beside the manifest; `cache` keeps those that
+    come from the web. Raise BadInput when the manifest as a whole cannot be
     used.
     """
     rows, columns = read_rows(path)
@@ -188,7 +200,11 @@ def read_manifest(
             msg = f"{path}: image_id {row['image_id']!r} is in line {seen[row['image_id']]} and again in line {number}."
             raise BadInput(msg)
         seen[row["image_id"]] = number
-    return Manifest(name or source_name(path), path.parent, rows, tuple(channels), crops)
+    if is_remote(str(path)):
+        folder, named = str(path).rpartition("/")[0], str(path)
+    else:
+        folder, named = str(Path(path).parent), source_name(Path(path))
+    return Manifest(name or named, folder, rows, tuple(channels), crops, cache=cache)
 
 
 def hash_of(content: bytes) -> str:
@@ -196,20 +212,23 @@ def hash_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_rows(path: Path) -> tuple[list[dict[str, str]], list[str]]:
-    """Read the rows of a CSV or TSV as strings without outer blanks, and its columns."""
-    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else ","
+def read_rows(path: Path | str) -> tuple[list[dict[str, str]], list[str]]:
+    """Read the rows of a CSV or TSV, at a path or an address, as strings without outer blanks, and its columns."""
+    address = str(path)
+    delimiter = "\t" if name_of(address).lower().endswith((".tsv", ".tab")) else ","
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            columns = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, [value.strip() for value in line]) for line in reader if line]
+        content = read_remote(address) if is_remote(address) else Path(path).read_bytes()
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), delimiter=delimiter, strict=True)
+        columns = [name.strip() for name in next(reader, [])]
+        lines = [(reader.line_num, [value.strip() for value in line]) for line in reader if line]
     except (UnicodeDecodeError, csv.Error) as exc:
         raise BadInput(f"{path} is not a readable CSV in UTF-8: {exc}") from exc
+    except BadImage as exc:
+        raise BadInput(f"{path} cannot be read: {exc}.") from exc
     except (FileNotFoundError, IsADirectoryError):
-        raise BadInput(f"There is no manifest {str(path)!r}. It is a CSV such as:\n{EXAMPLE}") from None
-    except OSError as exc:
-        raise BadInput(f"{str(path)[:80]!r} cannot be read: {exc.strerror}.") from exc
+        raise BadInput(f"There is no manifest {address!r}. It is a CSV such as:\n{EXAMPLE}") from None
+    except (OSError, ValueError) as exc:
+        raise BadInput(f"{address[:80]!r} cannot be read: {getattr(exc, 'strerror', None) or exc}.") from exc
     if not columns:
         raise BadInput(f"{path} is empty. Expected: {EXAMPLE}")
     twice = [name for name, n in Counter(columns).items() if n > 1 and name]

@@ -27,6 +27,8 @@ from .printing import (
 )
 
 if TYPE_CHECKING:
+    from ingest.manifest import Manifest
+
     from .atlas import Atlas
     from .build import FunctionSettings, MapSettings
     from .encoders import EncoderSpec
@@ -117,76 +119,136 @@ def ingest_command() -> None:
     """Put pictures or ready-made vectors into an atlas; running again goes on where it stopped."""
 
 
+def job_options(command: Any) -> Any:
+    """Add the options of a run over pictures: by which encoder, cut how, where."""
+    for add in reversed(
+        [
+            atlas_option,
+            click.option(
+                "--encoder",
+                "encoder_name",
+                help="See: subcell-atlas encoders [default: the atlas's; for a new one subcell-rybg-mae if its weights "
+                "are here, else demo, which is not SubCell].",
+            ),
+            click.option(
+                "--weights",
+                multiple=True,
+                metavar="FILE",
+                help="A local weights file, the network's first, localization heads after; 'random' for untrained "
+                "weights [default: the published ones, fetched].",
+            ),
+            click.option("--channels", metavar="NAME,…", help="For encoders that take any: which, in this order."),
+            click.option(
+                "--scale",
+                type=click.Choice(["native", "training"]),
+                default="native",
+                show_default=True,
+                help="Of SubCell's crops: 640 px as its authors embed, or 448 px of half the resolution as they "
+                "trained.",
+            ),
+            click.option(
+                "--block", type=click.IntRange(1), help="Take the embedding after this block [default: the last]."
+            ),
+            click.option(
+                "--pooling",
+                default="own",
+                show_default=True,
+                help="Of the tokens: own (as published), cls, patches (mean); channels for openphenom.",
+            ),
+            click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True),
+            pixel_size_option(help=OF_ROWS),
+            click.option("--source", help="What to call it in the atlas [default: its folder and name]."),
+            click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one]."),
+            click.option(
+                "--precision",
+                type=click.Choice(["float32", "bfloat16", "float16"]),
+                help="Of the network [default: the atlas's, else the fastest here that keeps the embedding].",
+            ),
+            click.option(
+                "--compile", "compiled", is_flag=True, help="Let torch.compile make it faster, for long runs on a GPU."
+            ),
+            click.option(
+                "--batch-size",
+                type=click.IntRange(1),
+                help="Crops the network takes at once [default: as memory allows].",
+            ),
+            click.option(
+                "--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core]."
+            ),
+            click.option("--cache", is_flag=True, help="Keep files that come from the web (in $SUBCELL_ATLAS_CACHE)."),
+            click.option("--dry-run", is_flag=True, help="Only tell how many cells, hours and gigabytes it will take."),
+        ]
+    ):
+        command = add(command)
+    return command
+
+
 @ingest_command.command("images")
-@click.argument("manifest", type=click.Path(path_type=Path))
-@atlas_option
-@click.option(
-    "--encoder",
-    "encoder_name",
-    help="See: subcell-atlas encoders [default: the atlas's; for a new one subcell-rybg-mae if its weights are here, "
-    "else demo, which is not SubCell].",
-)
-@click.option(
-    "--weights",
-    multiple=True,
-    metavar="FILE",
-    help="A local weights file, the network's first, localization heads after; 'random' for untrained weights "
-    "[default: the published ones, fetched].",
-)
-@click.option("--channels", metavar="NAME,…", help="For encoders that take any: which, in this order.")
-@click.option(
-    "--scale",
-    type=click.Choice(["native", "training"]),
-    default="native",
-    show_default=True,
-    help="Of SubCell's crops: 640 px as its authors embed, or 448 px of half the resolution as they trained.",
-)
-@click.option("--block", type=click.IntRange(1), help="Take the embedding after this block [default: the last].")
-@click.option(
-    "--pooling",
-    default="own",
-    show_default=True,
-    help="Of the tokens: own (as published), cls, patches (mean); channels for openphenom.",
-)
+@click.argument("manifest", metavar="MANIFEST")
 @crops_option
-@click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True)
-@pixel_size_option(help=OF_ROWS)
-@click.option("--source", help="What to call this manifest in the atlas [default: its folder and name].")
-@click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one].")
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    help="Of the network [default: the atlas's, else the fastest here that keeps the embedding].",
-)
-@click.option("--compile", "compiled", is_flag=True, help="Let torch.compile make it faster, for long runs on a GPU.")
-@click.option(
-    "--batch-size", type=click.IntRange(1), help="Crops the network takes at once [default: as memory allows]."
-)
-@click.option("--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core].")
-@click.option("--dry-run", is_flag=True, help="Only tell how many cells, hours and gigabytes it will take.")
+@job_options
 def ingest_images(
-    manifest: Path, uri: str | None, crops: bool, source: str | None, masking: str, pixel_size: float,
-    workers: int | None, dry_run: bool, **encoder_options: Any,
+    manifest: str, uri: str | None, crops: bool, source: str | None, cache: bool, encoder_name: str | None,
+    **options: Any,
 ) -> None:  # fmt: skip
-    """Embed the fields of view or crops that a CSV lists."""
-    from ingest.job import Options, ingest_pictures
+    """Embed the fields of view or crops that a CSV lists.
+
+    Files, and the CSV, may be at http://, https:// or s3:// too.
+    """
     from ingest.manifest import read_manifest
+
+    spec = chosen_spec(encoder_name or default_encoder(resolve(uri)), options)
+    rows = read_manifest(manifest, channels=spec.channels, encoder=spec.name, crops=crops, name=source, cache=cache)
+    if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
+        click.echo(f"No row of {manifest} names a gene: its cells will be in no profile and not on the map.", err=True)
+    run_job(rows, spec, options, uri=resolve(uri))
+
+
+@ingest_command.command("hpa")
+@click.argument("place", metavar="SOURCE")
+@click.option("--images", metavar="PLACE", help="Where the fields of a table are [default: images.proteinatlas.org].")
+@click.option(
+    "--locations",
+    type=click.Path(path_type=Path),
+    metavar="TSV",
+    help="HPA's subcellular_location.tsv, joined by gene.",
+)
+@job_options
+def ingest_hpa(
+    place: str, images: str | None, locations: Path | None, uri: str | None, source: str | None, cache: bool,
+    encoder_name: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Embed pictures of the Human Protein Atlas and its kin as they come.
+
+    SOURCE: a folder of fields of view PLATE_WELL_SAMPLE_COLOR.jpg, or a table of them (if_plate_id, position, sample,
+    antibody, …) whose pictures are fetched, at most four at once, or lie in --images; SubCell's published crops (the
+    folder or address of their metadata.csv); SubCellPortable's path_list.csv; a folder of OpenCell's projections.
+    """
+    from ingest.hpa import read_hpa
+
+    spec = chosen_spec(encoder_name or default_encoder(resolve(uri)), options)
+    found = read_hpa(place, channels=spec.channels, images=images, locations=locations, name=source, cache=cache)
+    click.echo(f"{len(found.manifest):,} pictures of the layout {found.layout!r}.", err=True)
+    for note in found.notes:
+        click.echo(note, err=True)
+    run_job(found.manifest, spec, options, uri=resolve(uri))
+
+
+def run_job(rows: Manifest, spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> None:
+    """Embed the pictures of a manifest, or only tell what that will take."""
+    from ingest.job import Options, ingest_pictures
     from ingest.outlook import look_ahead
 
     from .store import Store
 
-    name = encoder_options.pop("encoder_name") or default_encoder(resolve(uri))
-    spec = chosen_spec(name, encoder_options)
-    rows = read_manifest(manifest, channels=spec.channels, encoder=spec.name, crops=crops, name=source)
-    encoder = chosen_encoder(spec, encoder_options, uri=resolve(uri))
-    if not any(row.get(name) for row in rows.rows for name in ("gene_symbol", "ensembl_id", "uniprot_accession")):
-        click.echo(f"No row of {manifest} names a gene: its cells will be in no profile and not on the map.", err=True)
-    options = Options(workers=workers, masking=masking, pixel_size_um=pixel_size)
+    names = {"workers": "workers", "masking": "masking", "pixel_size": "pixel_size_um"}
+    how = Options(**{name: options.pop(option) for option, name in names.items()})
+    dry_run = options.pop("dry_run")
+    encoder = chosen_encoder(spec, options, uri=uri)
     if dry_run:
-        click.echo("\n".join(look_ahead(resolve(uri), rows, encoder, options).lines()))
+        click.echo("\n".join(look_ahead(uri, rows, encoder, how).lines()))
         return
-    counts = ingest_pictures(Store.create(resolve(uri)), rows, encoder, options)
-    report_ingest(counts, resolve(uri))
+    report_ingest(ingest_pictures(Store.create(uri), rows, encoder, how), uri)
 
 
 def recipe_of_cells(uri: str) -> Recipe | None:

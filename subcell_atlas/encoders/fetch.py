@@ -27,12 +27,13 @@ from tqdm import tqdm
 from urllib3.exceptions import MaxRetryError, ReadTimeoutError
 
 from .._version import __version__
-from ..errors import BadWeights
+from ..errors import AtlasError, BadWeights
 
 __all__ = ["NoConnection", "cache_folder", "cached_path", "fetch", "how_to_get"]
 
 TIMEOUTS_S = (10.0, 30.0)  # to connect, and between two pieces of the answer
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)  # before each further attempt; a piece that arrives starts the row again
+LONGEST_PAUSE_S = 120.0  # that a server may ask for
 LINE_EVERY_S = 10.0  # how often a log, not a terminal, is told how far a download is
 CHUNK_BYTES = 1 << 14  # so much, at most, is lost when a connection breaks off
 HEAD_BYTES = 9  # enough to tell the formats of weights apart
@@ -42,7 +43,11 @@ MAYBE_BETTER_NEXT_TIME = (requests.ConnectionError, requests.Timeout, requests.e
 
 
 class Broken(Exception):
-    """An attempt failed in a way that another may not."""
+    """An attempt failed in a way that another may not, after the pause that the server asked for."""
+
+    def __init__(self, reason: str, *, retry_after_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.retry_after_s = retry_after_s
 
 
 class NoConnection(BadWeights):
@@ -135,7 +140,12 @@ def only_one(path: Path, *, progress: bool) -> Iterator[None]:
 
 
 class Transfer:
-    """The download of one file, in as many requests as it takes."""
+    """The download of one file, in as many requests as it takes.
+
+    What it is of shows in `check`, `check_head` and `failed`; of weights here.
+    """
+
+    waits_for_server = False  # whether a server that was never reached is asked again
 
     def __init__(self, url: str, path: Path, *, progress: bool) -> None:
         self.url = url
@@ -153,14 +163,15 @@ class Transfer:
             while problem := self.try_once():
                 if self.size() > furthest:
                     failures, furthest = 0, self.size()
-                if failures == len(PAUSES_S) or not self.answered:
+                if failures == len(PAUSES_S) or not (self.answered or self.waits_for_server):
                     kept = self.size() if self.validator() else 0
                     hint = f" ({size_text(kept)} are kept for the next call)" if kept else ""
                     raise self.failed(f"{why(problem)}{hint}") from problem
-                self.say(f"Trying again in {PAUSES_S[failures]:g} s: {why(problem)}.")
-                time.sleep(PAUSES_S[failures])
+                pause = max(PAUSES_S[failures], getattr(problem, "retry_after_s", 0.0))
+                self.say(f"Trying again in {pause:g} s: {why(problem)}.")
+                time.sleep(pause)
                 failures += 1
-            check(self.part, sha256)
+            self.check(sha256)
         except requests.RequestException as exc:
             raise self.failed(why(exc)) from exc
         except Refused as exc:
@@ -192,7 +203,7 @@ class Transfer:
             if self.url.lower().startswith("https:") and not all(hop.lower().startswith("https:") for hop in hops):
                 raise self.failed(f"the server sends on to an address without https, {hops[-1]}")
             if answer.status_code in BUSY or answer.status_code >= 500:
-                raise Broken(f"the server answered {status_text(answer)}")
+                raise Broken(f"the server answered {status_text(answer)}", retry_after_s=retry_after(answer))
             if answer.status_code == 416 and offset:
                 if length_in_range(answer) == offset and validator_of(answer) in ("", validator):
                     return
@@ -231,7 +242,7 @@ class Transfer:
                     file.write(chunk)
                     if not head_known and file.tell() >= HEAD_BYTES:
                         file.flush()
-                        check_head(self.part)
+                        self.check_head()
                         head_known = True
             file.flush()
             os.fsync(file.fileno())
@@ -242,6 +253,14 @@ class Transfer:
             if size > total:
                 self.discard()
             raise Broken(f"{size:,} bytes came, not {total:,}")
+
+    def check(self, sha256: str | None) -> None:
+        """Raise Refused unless the part, which has come whole, is what was asked for."""
+        check(self.part, sha256)
+
+    def check_head(self) -> None:
+        """Raise Refused unless the file begins as it should."""
+        check_head(self.part)
 
     def size(self) -> int:
         """Return how many bytes of the file are here."""
@@ -259,7 +278,7 @@ class Transfer:
         self.part.unlink(missing_ok=True)
         self.validator_file.unlink(missing_ok=True)
 
-    def failed(self, reason: str) -> BadWeights:
+    def failed(self, reason: str) -> AtlasError:
         """Return the error that says `reason` and what to do."""
         msg = (
             f"The weights {self.url}\ncould not be fetched: {reason}.\nIf you get the file elsewhere, put it at "
@@ -393,6 +412,12 @@ def length_in_range(answer: requests.Response) -> int | None:
     """Return the length of the whole file in bytes as an answer of a part of it tells it."""
     found = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
     return int(found[1]) if found else None
+
+
+def retry_after(answer: requests.Response) -> float:
+    """Return the seconds after which a busy server wants to be asked again, 0 when it says none."""
+    text = answer.headers.get("Retry-After", "")
+    return min(float(text), LONGEST_PAUSE_S) if text.isdecimal() else 0.0
 
 
 def status_text(answer: requests.Response) -> str:

@@ -121,21 +121,32 @@ def decode_by_suffix(content: bytes, suffix: str, *, palette: bool) -> np.ndarra
         return np.load(io.BytesIO(content), allow_pickle=False)
     if suffix in (".tif", ".tiff"):
         return decode_tiff(content)
+    if is_deep_png(content):
+        return decode_deep_png(content)
     return decode_with_pillow(content, palette=palette)
 
 
 def decode_tiff(content: bytes) -> np.ndarray:
-    """Decode a TIFF; of compressions that tifffile lacks, such as LZW, Pillow knows some, of single pages."""
+    """Decode a TIFF."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
         check_pixels(tiff.series[0].shape)
-        try:
-            return tiff.asarray()
-        except ValueError as exc:
-            if "imagecodecs" not in str(exc) or len(tiff.pages) > 1:
-                raise
-    return decode_with_pillow(content, palette=True)
+        return tiff.asarray()
+
+
+def is_deep_png(content: bytes) -> bool:
+    """Tell whether a PNG has several channels of 16 bits, of which Pillow would keep 8."""
+    depth, color = content[24:26].ljust(2, b"\0")
+    return content.startswith(b"\x89PNG\r\n\x1a\n") and depth == 16 and color in (2, 4, 6)
+
+
+def decode_deep_png(content: bytes) -> np.ndarray:
+    """Decode such a PNG into (H, W, C), R G B A as they lie in the file."""
+    import imagecodecs
+
+    check_pixels(struct.unpack(">II", content[16:24]))
+    return imagecodecs.png_decode(content)
 
 
 def decode_with_pillow(content: bytes, *, palette: bool) -> np.ndarray:
