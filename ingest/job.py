@@ -48,6 +48,7 @@ class Options:
     workers: int | None = None
     masking: str = "cell"
     pixel_size_um: float = HPA_PIXEL_SIZE_UM
+    segmenter: str = "watershed"
     progress: bool = True
 
 
@@ -114,6 +115,7 @@ def make_plan(source: Source, encoder: Encoder, options: Options, *, done: Diges
         default_pixel_size_um=options.pixel_size_um,
         recipe=encoder.recipe(masking=options.masking).comparable(),
         done=done,
+        segmenter=options.segmenter,
     )
 
 

@@ -36,6 +36,7 @@ class Plan:
     default_pixel_size_um: float
     recipe: str  # JSON; part of the fingerprint
     done: Digests
+    segmenter: str = "watershed"
     keep_masks: bool = False
 
     def stamp(self, item: Item) -> str | None:
@@ -49,7 +50,10 @@ class Plan:
 
     def _of(self, item: Item) -> tuple[str, ...]:
         known = json.dumps(item.metadata, sort_keys=True)
-        return item.image_id, known, self.recipe, str(self.default_pixel_size_um)
+        how = (
+            "" if self.segmenter == "watershed" else f" {self.segmenter}"
+        )  # as fingerprints were before there were others
+        return item.image_id, known, self.recipe, f"{self.default_pixel_size_um}{how}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +89,7 @@ def prepare(plan: Plan, item: Item) -> Prepared:
             pixel_size_um=picture.pixel_size_um or plan.default_pixel_size_um,
             crop_um=plan.crop_um,
             crop_px=plan.crop_px,
+            segmenter=plan.segmenter,
             keep_masks=plan.keep_masks,
         )
     except BadImage as exc:
@@ -103,7 +108,14 @@ def prepare(plan: Plan, item: Item) -> Prepared:
     rows = tuple({**common, **cell_columns(picture_id, box)} for box in cut.boxes)
     if not plan.keep_masks:
         rows = tuple({**row, "thumbnail": encode_thumbnail(crop)} for row, crop in zip(rows, cut.crops, strict=True))
-    return Prepared(image_id=item.image_id, picture_id=picture_id, crops=cut.crops, masks=cut.masks, rows=rows)
+    return Prepared(
+        image_id=item.image_id,
+        picture_id=picture_id,
+        crops=cut.crops,
+        masks=cut.masks,
+        rows=rows,
+        left_out=cut.left_out,
+    )
 
 
 def cell_columns(picture_id: str, box: Box) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import click
 from ._version import __version__
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import AtlasError, BadInput
+from .images.segmentation import SEGMENTERS
 from .printing import (
     describe,
     print_json,
@@ -157,6 +158,13 @@ def job_options(command: Any) -> Any:
             ),
             click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True),
             pixel_size_option(help=OF_ROWS),
+            click.option(
+                "--segmentation",
+                type=click.Choice(list(SEGMENTERS)),
+                default="watershed",
+                show_default=True,
+                help="How cells of fields without masks are found.",
+            ),
             click.option("--source", help="What to call it in the atlas [default: its folder and name]."),
             click.option("--device", help="cpu, cuda, cuda:1, … [default: a GPU when there is one]."),
             click.option(
@@ -241,7 +249,7 @@ def run_job(rows: Manifest, spec: EncoderSpec, options: dict[str, Any], *, uri: 
 
     from .store import Store
 
-    names = {"workers": "workers", "masking": "masking", "pixel_size": "pixel_size_um"}
+    names = {"workers": "workers", "masking": "masking", "pixel_size": "pixel_size_um", "segmentation": "segmenter"}
     how = Options(**{name: options.pop(option) for option, name in names.items()})
     dry_run = options.pop("dry_run")
     encoder = chosen_encoder(spec, options, uri=uri)

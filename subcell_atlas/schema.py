@@ -44,7 +44,7 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "picture_id": pa.string(),  # hash of the pictures' content
         "fingerprint": pa.string(),  # hash of all that the row was made from: its presence means "done"
         "stamp": pa.string(),  # the same by the looks of its files, so that what is done need not be read
-        "mask_source": pa.string(),  # given | watershed | none
+        "mask_source": pa.string(),  # given | none | the segmenter's name
         "y0": pa.int32(),
         "x0": pa.int32(),
         "y1": pa.int32(),

@@ -24,7 +24,7 @@ PLAN = Plan(
 
 
 def shared() -> set[str]:
-    return {path.name for path in SHARED.iterdir()} if SHARED.is_dir() else set()
+    return {path.name for path in SHARED.glob("psm_*")} if SHARED.is_dir() else set()
 
 
 def picture(name: str, seed: int, dtype=np.uint8) -> Prepared:

@@ -15,9 +15,9 @@ from ingest.job import Options, ingest_pictures
 from ingest.manifest import read_manifest
 from subcell_atlas.encoders import load_encoder
 from subcell_atlas.encoders.specs import ENCODERS
-from subcell_atlas.images.cells import segment_cells
 from subcell_atlas.images.crops import cytoplasm_of
 from subcell_atlas.images.files import decode_channel, decode_channels, decode_labels
+from subcell_atlas.images.segmentation import segment_cells
 from subcell_atlas.images.thumbnails import decode_thumbnail
 from subcell_atlas.store import Store
 
@@ -90,7 +90,8 @@ def test_masked_cells_of_a_grid_are_cut_out_one_by_one(ingest, tmp_path):
         Image.fromarray(mask).save(tmp_path / f"{image}.png")
         rows.append({"image_id": image, **paths, "mask": f"{image}.png"})
     counts, cells = ingest(rows)
-    assert counts.cells == len(cells) == 27
+    assert counts.cells == len(cells) == 27 - counts.left_out["cut by the border"]
+    assert len(cells) >= 24  # some tiles are bright up to the edge of the picture
     assert {cell["mask_source"] for cell in cells} == {"given"}
     thumbnails = check_cells(cells)
     for cell, tiles in zip(cells, thumbnails, strict=True):
@@ -115,7 +116,7 @@ def test_masked_cells_of_a_grid_are_cut_out_one_by_one(ingest, tmp_path):
 def test_cells_of_a_whole_field_are_found_from_their_nuclei(ingest):
     paths = files(DATA / "hpa_fields" / "rpl4_57_F11_1" / "57_F11_1", "png")
     channels = read(paths)
-    labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=HPA_UM)
+    labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=HPA_UM).labels
     counts, cells = ingest([{"image_id": "57_F11_1", **paths, "gene_symbol": "RPL4", "cell_line": "A-431"}])
     assert counts.cells == len(cells) == len(np.unique(labels)) - 1
     assert 6 <= counts.cells <= 14
@@ -165,7 +166,7 @@ def test_most_given_nuclei_of_a_field_lie_in_a_cell_of_ours(ingest, name):
     assert 8 <= counts.cells == len(cells) <= 50
     check_cells(cells)
     channels = read(paths)
-    labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=HPA_UM)
+    labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=HPA_UM).labels
     mask = folder / "nuclei_masks" / f"b2ai_1_paclitaxel_{name.lower()}_z01_nuclei_mask.png"
     nuclei = whole_nuclei(decode_labels(mask.read_bytes(), mask.name), channels["nucleus"])
     found = np.mean([labels[y, x] > 0 for y, x in nuclei])

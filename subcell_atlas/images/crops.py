@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from ..errors import BadImage
-from .cells import Box, find_cells, segment_cells
+from .cells import MIN_CELL_PX, Box, find_cells
+from .segmentation import Segmented, choose_cells, segment_cells
 
 __all__ = ["MASKINGS", "CutCells", "cut_cells"]
 
@@ -20,14 +21,16 @@ MIN_SIDE_PX = 16  # a picture with a shorter side shows no cell
 
 @dataclass(frozen=True)
 class CutCells:
-    """The cells of one picture. crops: (n, C, size, size); mask_source: given, watershed or none.
+    """The cells of one picture. crops: (n, C, size, size); mask_source: given, the segmenter's name, or none.
 
-    masks: (n, size, size) bool, where the cell is in each crop; None when they were not asked for.
+    left_out: cells that are not among them, by reason. masks: (n, size, size) bool, where the cell is in each crop;
+    None when they were not asked for.
     """
 
     crops: np.ndarray
     boxes: list[Box]
     mask_source: str
+    left_out: Mapping[str, int]
     masks: np.ndarray | None = None
 
 
@@ -40,13 +43,14 @@ def cut_cells(
     pixel_size_um: float,
     crop_um: float,
     crop_px: int,
+    segmenter: str = "watershed",
     keep_masks: bool = False,
 ) -> CutCells:
     """Cut the cells of a picture out.
 
     channels: name -> (H, W) intensities, in the encoder's order.
-    labels: (H, W) int32, a number for each cell; None when the cells are not known: those of a field are then
-    segmented, a crop is one cell.
+    labels: (H, W) int32, a number for each cell; None when the cells are not known: those of a field are then found by
+    `segmenter`, a crop is one cell. Which cells of a field are left out is said in `segmentation`.
     masking: `cell` blackens what lies outside the cell, `none` keeps it.
     keep_masks: say of each pixel of a crop whether it shows the cell; all do where the cell is not known.
     The crop spans `crop_um` in the cell and becomes `crop_px` wide. Raise BadImage when the picture cannot be used or
@@ -58,28 +62,49 @@ def cut_cells(
         height, width = labels.shape
         raise BadImage(f"the mask is {height} x {width} px, the picture {stack.shape[1]} x {stack.shape[2]}")
     mask_source = "none" if labels is None else "given"
+    left_out: Mapping[str, int] = {}
     if is_crop:
         boxes = [whole_picture(labels, stack.shape[1:])]
     else:
         if labels is None:
-            if "nucleus" not in channels:
-                raise BadImage("without a nucleus channel its cells cannot be found; give a mask")
-            labels = segment_cells(channels["nucleus"], cytoplasm_of(channels), pixel_size_um=pixel_size_um)
-            mask_source = "watershed"
-        boxes = find_cells(labels)
+            found = cells_of_field(channels, pixel_size_um=pixel_size_um, segmenter=segmenter)
+            mask_source = segmenter
+        else:
+            boxes = find_cells(labels)  # before any is left out: a mask of one number is no mask of cells
+            found = choose_cells(labels, fragment_px=MIN_CELL_PX)
+        labels, left_out = found.labels, found.left_out
+        boxes = find_cells(labels) if left_out or mask_source != "given" else boxes
     side_px = crop_um / pixel_size_um
     crops, masks = [], []
     for box in boxes:
-        cell = labels == box.label if labels is not None and (masking == "cell" or keep_masks) else None
-        keep = cell if masking == "cell" else None
-        crops.append(cut_crop(stack, box.center, keep=keep, side_px=side_px, size=crop_px))
+        cell = None
+        if labels is not None and (masking == "cell" or keep_masks):
+            cell = cut_window(labels[None], box.center, side_px=side_px) == box.label  # (1, side, side)
+        window = cut_window(stack, box.center, side_px=side_px)
+        crops.append(resize(window * cell if cell is not None and masking == "cell" else window, crop_px))
         if keep_masks:
-            masks.append(cut_mask(cell, box.center, side_px=side_px, size=crop_px))
+            masks.append(shrink_mask(cell, crop_px))
     shown = [i for i, crop in enumerate(crops) if crop.min() < crop.max() and (not keep_masks or masks[i].any())]
     if not shown:
-        raise BadImage("no cell was found in it" if not boxes else "its cells are constant: they show nothing")
+        raise BadImage(nothing_shown(boxes, left_out))
     kept = np.stack([masks[i] for i in shown]) if keep_masks else None
-    return CutCells(np.stack([crops[i] for i in shown]), [boxes[i] for i in shown], mask_source, kept)
+    return CutCells(np.stack([crops[i] for i in shown]), [boxes[i] for i in shown], mask_source, left_out, kept)
+
+
+def cells_of_field(channels: Mapping[str, np.ndarray], *, pixel_size_um: float, segmenter: str) -> Segmented:
+    """Return where the cells of a field without a mask are."""
+    if "nucleus" not in channels:
+        raise BadImage("without a nucleus channel its cells cannot be found; give a mask")
+    cytoplasm = cytoplasm_of(channels)
+    return segment_cells(channels["nucleus"], cytoplasm, pixel_size_um=pixel_size_um, segmenter=segmenter)
+
+
+def nothing_shown(boxes: list[Box], left_out: Mapping[str, int]) -> str:
+    """Return why a picture gives no cell."""
+    if boxes:
+        return "its cells are constant: they show nothing"
+    reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items())
+    return f"none of its cells is whole: {reasons}" if reasons else "no cell was found in it"
 
 
 def whole_picture(labels: np.ndarray | None, shape: tuple[int, ...]) -> Box:
@@ -116,30 +141,14 @@ def check_channels(channels: Mapping[str, np.ndarray]) -> None:
             raise BadImage(f"the {name} channel is constant ({channel.flat[0]}): it shows nothing")
 
 
-def cut_crop(
-    picture: np.ndarray, center: tuple[float, float], *, keep: np.ndarray | None, side_px: float, size: int
-) -> np.ndarray:
-    """Cut the window around a cell and bring it to the encoder's size.
-
-    picture: (C, H, W) intensities; center: (row, column) in pixels; keep: (H, W) bool, where the cell is, what lies
-    outside becomes 0 (None keeps all); side_px: side of the window in pixels of the picture; size: side of the result.
-    Returns (C, size, size) of the same dtype; beyond the picture's edge it is 0.
-    """
-    window = cut_window(picture, center, side_px=side_px)
-    if keep is not None:
-        window = window * cut_window(keep[None], center, side_px=side_px)
-    return resize(window, size)
-
-
-def cut_mask(cell: np.ndarray | None, center: tuple[float, float], *, side_px: float, size: int) -> np.ndarray:
+def shrink_mask(cell: np.ndarray | None, size: int) -> np.ndarray:
     """Return where the cell is in its crop, (size, size) bool: the pixels of which it fills half or more.
 
-    cell: (H, W) bool in the picture, None when it is not known: the whole crop is the cell then.
+    cell: (1, side, side) bool in the window, None when it is not known: the whole crop is the cell then.
     """
     if cell is None:
         return np.ones((size, size), bool)
-    window = cut_window(cell[None], center, side_px=side_px)
-    return resize(window.astype(np.float32), size)[0] >= 0.5
+    return resize(cell.astype(np.float32), size)[0] >= 0.5
 
 
 def cut_window(picture: np.ndarray, center: tuple[float, float], *, side_px: float) -> np.ndarray:
