@@ -125,6 +125,7 @@ def take_cells(
                 writer.write(vectors, columns)
                 counts.cells, counts.done_before = writer.n_written, writer.n_skipped
             writer.wait()
+        store.drop_doubles()
     except BadInput as exc:
         if not counts.cells:
             raise

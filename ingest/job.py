@@ -90,6 +90,7 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
         counts.seconds, counts.limit = clock.seconds(), clock.limit()
         run.finish(counts.__dict__)
     if counts.cells:
+        store.drop_doubles()
         store.compact("cells", "rejects")
     return counts
 

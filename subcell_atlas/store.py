@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
+import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +55,11 @@ VERSIONS_KEPT = timedelta(hours=1)  # somebody may be reading them
 def default_uri() -> str:
     """Return where the atlas is when nobody says: `$SUBCELL_ATLAS`, else `./atlas`."""
     return os.environ.get("SUBCELL_ATLAS") or "./atlas"
+
+
+def create_index(table: lancedb.table.Table, *, column: str, config: Any) -> None:
+    """Index a column of a table."""
+    table.create_index(column, config=config)
 
 
 def is_remote(uri: str) -> bool:
@@ -241,9 +249,9 @@ class Store:
         """Index a column of vectors by cosine, in place of an index that it has: IVF_RQ, a bit a number."""
         from lancedb.index import IvfRq
 
-        with self._writing(table):
-            config = IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=1)
-            self._require(table).create_index(column, config=config)
+        self._require(table)
+        config = IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=1)
+        self._commit(table, partial(create_index, column=column, config=config))
 
     def indexed_rows(self, table: str, column: str) -> int:
         """Return how many rows the index of a column holds; 0 when there is none."""
@@ -285,15 +293,16 @@ class Store:
 
         if not self.has(table):
             return
-        opened = self._open(table)
-        with self._writing(table):
-            there = {
-                column for index in opened.list_indices() if not index.num_unindexed_rows for column in index.columns
-            }
-            for columns, config in ((values, BTree()), (kinds, Bitmap()), (texts, FTS())):
-                for column in columns:
-                    if column not in there:
-                        opened.create_index(column, config=config)
+        there = {
+            column
+            for index in self._open(table).list_indices()
+            if not index.num_unindexed_rows
+            for column in index.columns
+        }
+        for columns, config in ((values, BTree()), (kinds, Bitmap()), (texts, FTS())):
+            for column in columns:
+                if column not in there:
+                    self._commit(table, partial(create_index, column=column, config=config))
 
     def write(self, table: str, rows: pa.Table, *, metadata: Mapping[str, Any] | None = None) -> None:
         """Write `table` anew, in one commit."""
@@ -309,16 +318,18 @@ class Store:
 
     def upsert(self, table: str, rows: pa.Table) -> None:
         """Add `rows` to `table`, in place of those with the same key."""
-        opened = self._open_or_create(table, rows)
-        insert = opened.merge_insert(list(KEYS[table])).when_matched_update_all().when_not_matched_insert_all()
-        with self._writing(table):
+        self._open_or_create(table, rows)
+
+        def merge(opened: lancedb.table.Table) -> None:
+            insert = opened.merge_insert(list(KEYS[table])).when_matched_update_all().when_not_matched_insert_all()
             insert.execute(conform(rows, opened.schema))
+
+        self._commit(table, merge)
 
     def append_cells(self, rows: pa.Table, *, recipe: Recipe) -> None:
         """Write cells that the atlas does not have, in one commit."""
-        opened = self._open_cells(rows, recipe)
-        with self._writing("cells"):
-            opened.add(conform(rows, opened.schema))
+        self._begin_cells(rows, recipe)
+        self._commit("cells", lambda opened: opened.add(conform(rows, opened.schema)))
 
     def replace_cells(self, rows: pa.Table, picture_ids: Sequence[str], *, recipe: Recipe) -> None:
         """Write the cells of some pictures in one commit, in place of all the cells these pictures had.
@@ -329,17 +340,35 @@ class Store:
         if not self.count("cells", of_pictures):
             self.append_cells(rows, recipe=recipe)
             return
-        opened = self._open_cells(rows, recipe)
-        insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
-        with self._writing("cells"):
+        self._begin_cells(rows, recipe)
+
+        def merge(opened: lancedb.table.Table) -> None:
+            insert = opened.merge_insert("cell_id").when_matched_update_all().when_not_matched_insert_all()
             insert.when_not_matched_by_source_delete(of_pictures).execute(conform(rows, opened.schema))
 
-    def _open_cells(self, rows: pa.Table, recipe: Recipe) -> lancedb.table.Table:
-        opened = self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
+        self._commit("cells", merge)
+
+    def drop_doubles(self) -> None:
+        """Delete all but one of the cells with the same id: of two jobs that appended the same at the same time."""
+        if not self.count("cells"):
+            return
+
+        def drop(opened: lancedb.table.Table) -> None:
+            cells = opened.search().select(["cell_id"]).with_row_id(with_row_id=True).to_arrow()
+            if len(cells["cell_id"].unique()) == cells.num_rows:
+                return
+            ordered = cells.sort_by([("cell_id", "ascending"), ("_rowid", "ascending")])
+            ids = ordered["cell_id"].to_numpy()
+            again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
+            opened.delete(f"_rowid IN ({', '.join(map(str, ordered['_rowid'].to_numpy()[again]))})")
+
+        self._commit("cells", drop)
+
+    def _begin_cells(self, rows: pa.Table, recipe: Recipe) -> None:
+        self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
         stored = self.recipe("cells", "embedding")  # another job may have begun the table
         if stored is not None:
             stored.check_same(recipe, here="the cells of this atlas", there="These cells")
-        return opened
 
     def ensure(self, table: str) -> None:
         """Make `table`, empty, when it does not exist."""
@@ -348,7 +377,7 @@ class Store:
     def delete(self, table: str, where: str) -> None:
         """Delete the rows of `table` that meet `where`."""
         if table in self.names():
-            self._open(table).delete(where)
+            self._commit(table, lambda opened: opened.delete(where))
 
     def drop(self, table: str) -> None:
         """Remove `table` whole."""
@@ -357,9 +386,9 @@ class Store:
     def compact(self, *tables: str, keep: timedelta = VERSIONS_KEPT) -> None:
         """Join the small fragments that many commits leave, and forget versions that are older than `keep`."""
         for table in set(tables) & set(self.names()):
-            with self._writing(table), warnings.catch_warnings():
+            with warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # of keeping none: whoever asks for it was told
-                self._open(table).optimize(cleanup_older_than=keep)
+                self._commit(table, lambda opened: opened.optimize(cleanup_older_than=keep))
 
     def disk_use(self, table: str) -> dict[str, int]:
         """Return how many rows, fragments, versions and bytes of data `table` has."""
@@ -376,7 +405,9 @@ class Store:
         try:
             opened = self._connection.open_table(table)
         except (ValueError, RuntimeError, OSError) as exc:
-            raise damaged(self.uri, table, exc) from exc
+            if "not found" not in str(exc):
+                raise damaged(self.uri, table, exc) from exc
+            opened = self._open_begun(table)
         stored = read_metadata(opened.schema)
         version = stored.get("schema_version")
         if version is None:
@@ -389,6 +420,17 @@ class Store:
             )
             raise SchemaMismatch(msg)
         return opened
+
+    def _open_begun(self, table: str) -> lancedb.table.Table:
+        """Open a table whose folder is there and whose first commit may be on its way, by another process."""
+        for pause in PAUSES_S[:4]:
+            time.sleep(pause)
+            with suppress(ValueError, RuntimeError, OSError):
+                return self._connection.open_table(table)
+        try:
+            return self._connection.open_table(table)
+        except (ValueError, RuntimeError, OSError) as exc:
+            raise damaged(self.uri, table, exc) from exc
 
     def _require(self, table: str) -> lancedb.table.Table:
         if table not in self.names():
@@ -403,7 +445,23 @@ class Store:
             return self._open(table)
         schema = table_schema(table, dims=vector_dims(rows, table), metadata=metadata)
         with self._writing(table):
-            return self._connection.create_table(table, schema=schema)
+            return self._connection.create_table(table, schema=schema, exist_ok=True)  # another job may be quicker
+
+    def _commit(self, table: str, write: Callable[[lancedb.table.Table], object]) -> None:
+        """Write to `table` as it is now, and again when another process has written to it meanwhile.
+
+        The library waits its turn when it adds and merges, but not when it joins fragments, indexes or deletes.
+        """
+        with self._writing(table):
+            for pause in PAUSES_S:
+                try:
+                    write(self._open(table))
+                    return
+                except (OSError, RuntimeError, ValueError) as exc:
+                    if not any(sign in str(exc) for sign in CONFLICTS):
+                        raise
+                time.sleep(pause * random.uniform(0.5, 1.5))
+            write(self._open(table))
 
     @contextmanager
     def _writing(self, table: str) -> Iterator[None]:
@@ -415,7 +473,18 @@ class Store:
             raise AtlasError(msg) from exc
 
 
+PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # before a write that met another is tried again
+CONFLICTS = ("commit conflict", "Commit conflict", "preempted by concurrent", "concurrent commit")
 REMOTE_SCHEMES = ("s3", "gs", "az")
+REMOTE_REASONS = {  # what its errors hold -> what a person can do
+    "NoSuchBucket": "the bucket does not exist.",
+    "credentials": "there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
+    "AccessDenied": "access is denied to these credentials.",
+    "InvalidAccessKeyId": "the access key is not known there.",
+    "SignatureDoesNotMatch": "the secret key does not fit the access key.",
+    "error sending request": "the server is not reached. Is AWS_ENDPOINT_URL right?",
+    "Connect": "the server is not reached. Is AWS_ENDPOINT_URL right?",
+}
 SOURCE_LINE = re.compile(r",? \S*\.rs:\d+(:\d+)?")  # where in the library's source an error arose
 QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")  # strings and quoted names in SQL
 WHERE_TO_GO = "Make one with 'subcell-atlas demo' or 'subcell-atlas ingest', or name another with --atlas."
@@ -429,9 +498,21 @@ def connect(uri: str) -> lancedb.DBConnection:
     import lancedb
 
     try:
-        return lancedb.connect(uri)
+        return lancedb.connect(uri, storage_options=storage_options(uri))
     except (OSError, RuntimeError, ValueError) as exc:
-        raise BadInput(f"{uri!r} cannot be opened: {first_line(exc)}") from exc
+        raise BadInput(f"{uri!r} cannot be opened: {remote_reason(exc) or first_line(exc)}") from exc
+
+
+def storage_options(uri: str) -> dict[str, str] | None:
+    """Return what the library does not take from the environment: that an endpoint of one's own is without https."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    return {"allow_http": "true"} if uri.startswith("s3://") and endpoint.startswith("http://") else None
+
+
+def remote_reason(exc: Exception) -> str | None:
+    """Return why an object store cannot be used, in words; None when the error does not tell."""
+    text = str(exc)
+    return next((said for sign, said in REMOTE_REASONS.items() if sign in text), None)
 
 
 def check_brackets(where: str) -> None:
@@ -479,7 +560,7 @@ def open_datasets(uri: str) -> dict[str, lance.LanceDataset]:
         if not is_remote(uri) and not Path(address).is_dir():
             continue
         try:
-            datasets[name] = lance.dataset(address)
+            datasets[name] = lance.dataset(address, storage_options=storage_options(uri))
         except (ValueError, OSError):
             continue
     return datasets
