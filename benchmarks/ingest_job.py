@@ -78,12 +78,8 @@ def measure_speed(folder: Path, chosen: argparse.Namespace) -> None:
     loaded = np.concatenate([prepare(plan, masked.item(i)).crops for i in range(len(masked))])
     print(f"{encoder!r}: {len(masked)} fields of {FIELD_PX} px, {len(loaded)} cells, on {os.cpu_count()} cores")
     for name, source in (("with masks", masked), ("segmented", unmasked)):
-        print(
-            f"  reading and cutting fields {name}: {prepare_ms(source, encoder.spec):.1f} CPU-ms a crop for this encoder"
-        )
-        print(
-            f"    and {prepare_ms(source, find_spec('subcell-rybg-mae')):.1f} for SubCell's 640 px, which needs no scaling"
-        )
+        here, subcell = (prepare_ms(source, spec) for spec in (encoder.spec, find_spec("subcell-rybg-mae")))
+        print(f"  reading and cutting fields {name}: {here:.1f} CPU-ms a crop; {subcell:.1f} of SubCell's 640 px")
     encoder.embed(loaded[:8])
     sources = {"fields with masks": masked, "fields, segmented": unmasked, "crops": cut}
     shares: dict[str, list[float]] = {name: [] for name in (*sources, "loop over fields with masks")}
