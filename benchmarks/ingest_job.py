@@ -193,21 +193,54 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
+MANY = """
+import sys
+from dataclasses import dataclass
+import numpy as np
+from ingest.job import Options, ingest_pictures
+from ingest.sources import Picture, digest
+from subcell_atlas.encoders import load_encoder
+from subcell_atlas.images.simulated import CHANNELS, make_cell, make_proteome
+from subcell_atlas.store import Store
+
+@dataclass
+class Item:
+    cell: object
+    number: int
+    @property
+    def image_id(self): return f"cell {self.number}"
+    @property
+    def metadata(self): return {"gene_symbol": f"G{self.number % 999}", "localization": [], "plate": str(self.number)}
+    def looks(self): return None
+    def picture_id(self): return digest(str(self.number))
+    def reading(self): return ""
+    def load(self):
+        channels = np.roll(self.cell.channels, self.number % 251, axis=1)
+        labels = np.roll(self.cell.mask, self.number % 251, axis=0).astype("int32")
+        return Picture(channels=dict(zip(CHANNELS, channels)), labels=labels, pixel_size_um=0.2, is_crop=True)
+
+@dataclass
+class Many:
+    cells: list
+    n: int
+    name = "many"
+    def __len__(self): return self.n
+    def item(self, index): return Item(self.cells[index % len(self.cells)], index)
+
+if __name__ == "__main__":
+    proteome = make_proteome(8, seed=0)
+    source = Many([make_cell(proteome, i, 0, size=256) for i in range(8)], int(sys.argv[2]))
+    ingest_pictures(Store.create(sys.argv[1]), source, load_encoder("demo"), Options(workers=2))
+"""
+
+
 def measure_memory(folder: Path, n_cells: int) -> None:
-    """Ingest simulated cells in a process of its own; print its memory, workers included, in tenths of the run."""
-    n_proteins = max(1, n_cells // 50)
-    code = (
-        "from ingest.job import *; from ingest.simulated import *; from subcell_atlas.images.simulated import *\n"
-        "from subcell_atlas.encoders import load_encoder; from subcell_atlas.store import Store; import sys\n"
-        "if __name__ == '__main__':\n"
-        f"    source = SimulatedSource(make_proteome({n_proteins}, seed=0), {n_cells // n_proteins})\n"
-        "    ingest_pictures(Store.create(sys.argv[1]), source, load_encoder('demo'), Options(workers=2))\n"
-    )
+    """Ingest many cells in a process of its own; print its memory, workers included, in tenths of the run."""
     script = folder / "run.py"
-    script.write_text(code)
+    script.write_text(MANY)
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, str(script), str(folder / "atlas")],
+        [sys.executable, str(script), str(folder / "atlas"), str(n_cells)],
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )

@@ -213,6 +213,12 @@ def test_wrong_questions_about_cells_are_answered_in_a_line_or_two(made, argumen
     assert "Traceback" not in result.stderr
 
 
+def test_info_says_how_much_the_index_finds(made):
+    said = CliRunner().invoke(main, ["info", "--atlas", made]).stdout
+    assert "4,000 cells are indexed. Recall of the ten nearest" in said
+    assert json.loads(CliRunner().invoke(main, ["info", "--json", "--atlas", made]).stdout)["index"]["rows"] == N
+
+
 def test_the_command_prints_cells_as_json(made):
     cell = Store.open(made).read("cells", ["cell_id"], limit=1)["cell_id"][0].as_py()
     for exact in ([], ["--exact"]):
