@@ -52,11 +52,11 @@ class Writer:
     """Collects pictures, embeds their cells in groups, and commits whole pictures.
 
     Embedding and committing go on in threads of their own while pictures are collected; at most `AHEAD` groups and one
-    commit are under way.
+    commit are under way. Without an encoder, pictures must come with their vectors.
     """
 
     store: Store
-    encoder: Encoder
+    encoder: Encoder | None
     recipe: Recipe
     run_id: str
     source: str
@@ -78,7 +78,8 @@ class Writer:
 
     def __post_init__(self) -> None:
         # on a GPU two groups overlap: one is copied to it and fetched from it while it computes the other
-        self._embedding = ThreadPoolExecutor(2 if self.encoder.device.type == "cuda" else 1, "embed")
+        on_gpu = self.encoder is not None and self.encoder.device.type == "cuda"
+        self._embedding = ThreadPoolExecutor(2 if on_gpu else 1, "embed")
         self._committing = ThreadPoolExecutor(1, "commit")
 
     def __enter__(self) -> Writer:
@@ -91,6 +92,7 @@ class Writer:
     def take(self, prepared: Prepared) -> None:
         """Take one picture; embed and commit when there is enough."""
         self.counts.pictures += 1
+        self._say(prepared.remark)
         for reason, n in prepared.left_out.items():
             self.counts.left_out[reason] = self.counts.left_out.get(reason, 0) + n
         twin = self.ledger.twin(prepared.picture_id, prepared.image_id) if prepared.picture_id else None
@@ -98,6 +100,9 @@ class Writer:
             self._reject(prepared.image_id, prepared.reject)
         elif twin is not None:
             self._reject(prepared.image_id, f"the same picture as {twin}")
+        elif prepared.vectors is not None:
+            self._waiting.append(replace(prepared, vectors=None))
+            self._add_vectors(prepared.vectors)
         elif prepared.crops is None:
             self.counts.done_before += 1
         else:
@@ -124,6 +129,7 @@ class Writer:
         self._take_vectors(keep=AHEAD)
 
     def _embed_group(self, crops: list[np.ndarray]) -> np.ndarray:
+        assert self.encoder is not None
         with self.clock.encoding():
             return self.encoder.embed(np.stack(crops))
 
@@ -131,18 +137,28 @@ class Writer:
         """Take the vectors of the groups that are ready; wait for others while more than `keep` are under way."""
         while self._groups and (len(self._groups) > keep or self._groups[0].vectors.done()):
             with self.clock.waiting("encoder"):
-                self._embedded.append(self._groups[0].vectors.result())
-            n = self._groups.popleft().n
-            self._n_embedded += n
-            self.n_embedded += n
+                vectors = self._groups[0].vectors.result()
+            self._groups.popleft()
+            self._add_vectors(vectors)
+
+    def _add_vectors(self, vectors: np.ndarray) -> None:
+        """Add the vectors (n, dim) of the next cells that wait for theirs."""
+        self._embedded.append(vectors)
+        self._n_embedded += len(vectors)
+        self.n_embedded += len(vectors)
 
     def _look_at_first(self, *, at_least: int) -> None:
         """Look at the first crops: whether the precision suits them, and whether their channels look swapped."""
         if self._looked_at or len(self._first) < at_least:
             return
+        assert self.encoder is not None
         crops, self._first, self._looked_at = np.stack(self._first), [], True
         self.encoder.check_precision(crops[:N_CHECKED])
-        if remark := swapped_channels(crops, self.encoder.spec.channels):
+        self._say(swapped_channels(crops, self.encoder.spec.channels) or "")
+
+    def _say(self, remark: str) -> None:
+        """Say what there is to be said of the pictures, once."""
+        if remark and not self.counts.remark:
             self.counts.remark = remark
             tqdm.write(remark, file=sys.stderr)
 
@@ -182,7 +198,7 @@ class Writer:
         """Write some pictures, vectors (n, dim) being those of their cells, and rejects."""
         if whole:
             rows = [dict(row) for prepared in whole for row in prepared.rows]
-            if self.encoder.has_heads:
+            if self.encoder is not None and self.encoder.has_heads:
                 probabilities = self.encoder.localize_embeddings(vectors)
                 for row, of_cell in zip(rows, probabilities.tolist(), strict=True):
                     row["predicted_localization"] = name_localizations(of_cell)
