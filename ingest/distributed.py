@@ -18,8 +18,10 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from collections import deque
@@ -333,6 +335,7 @@ def connect(ray: Any) -> None:
     """Connect to the cluster that there is, else begin one on this machine."""
     address = os.environ.get("RAY_ADDRESS", "")
     check_reachable(address)
+    at_term = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
             # what Ray forks becomes another program at once, so lancedb's warning of forks is of no use
@@ -340,6 +343,8 @@ def connect(ray: Any) -> None:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         raise unreachable(address, (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]) from exc
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, at_term)  # Ray's own prints where in its code the process is
 
 
 def check_reachable(address: str) -> None:

@@ -93,8 +93,8 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder | Cluster, op
                 raise how_to_go_on(exc, counts) from None
         counts.seconds, counts.limit = clock.seconds(), clock.limit() if here else ""
         run.finish(counts.__dict__)
+    store.drop_doubles()  # also those of a job that was killed before it came to this
     if counts.cells:
-        store.drop_doubles()
         store.compact("cells", "rejects")
     return counts
 

@@ -20,7 +20,7 @@ from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.schema import TABLES
-from subcell_atlas.store import Store, quote
+from subcell_atlas.store import Store, one_of, quote
 
 from .clock import Clock
 from .counts import Counts
@@ -34,6 +34,7 @@ __all__ = ["Writer"]
 
 COMMIT_CELLS = 2048  # measured: commits of a few thousand rows write as fast as larger ones
 COMMIT_S = 60.0  # so much of a slow encoder's work is lost at most when the process is killed
+REJECTS_AT_ONCE = 1000  # named in a condition
 AHEAD = 2  # groups that are with the encoder before the first is waited for
 N_LOOKED_AT = 16  # crops by which the order of channels is judged
 N_CHECKED = 2  # crops whose embedding is compared with float32's; more would take long on a processor
@@ -71,6 +72,7 @@ class Writer:
     _n_embedded: int = 0  # of these
     n_embedded: int = 0  # of the whole run
     _rejects: dict[str, str] = field(default_factory=dict)
+    _rejected_before: set[str] = field(default_factory=set)  # by earlier runs, and not by this one yet
     _first: list[np.ndarray] = field(default_factory=list)  # crops, until they are looked at
     _looked_at: bool = False
     _commit: Future[None] | None = None
@@ -81,6 +83,9 @@ class Writer:
         on_gpu = self.encoder is not None and self.encoder.device.type == "cuda"
         self._embedding = ThreadPoolExecutor(2 if on_gpu else 1, "embed")
         self._committing = ThreadPoolExecutor(1, "commit")
+        if self.store.has("rejects"):
+            before = self.store.read("rejects", ["image"], where=f"source = {quote(self.source)}")
+            self._rejected_before = set(before["image"].to_pylist())
 
     def __enter__(self) -> Writer:
         return self
@@ -118,6 +123,7 @@ class Writer:
 
     def _reject(self, image_id: str, reason: str) -> None:
         self._rejects[image_id] = reason
+        self._rejected_before.discard(image_id)
         self.counts.rejected += 1
 
     def _embed(self, *, at_least: int) -> None:
@@ -163,11 +169,17 @@ class Writer:
             tqdm.write(remark, file=sys.stderr)
 
     def finish(self) -> None:
-        """Write the rest, and forget the rejects of earlier runs over this source: those that stand were found anew."""
+        """Write the rest, and forget the rejects of earlier runs over this source that were not found anew.
+
+        Those of a run that goes on beside this one stay.
+        """
         self._look_at_first(at_least=1)
         self._embed(at_least=1)
         self.save(wait=True)
-        self.store.delete("rejects", f"source = {quote(self.source)} AND run_id != {quote(self.run_id)}")
+        gone = sorted(self._rejected_before)
+        for first in range(0, len(gone), REJECTS_AT_ONCE):
+            images = one_of("image", gone[first : first + REJECTS_AT_ONCE])
+            self.store.delete("rejects", f"source = {quote(self.source)} AND {images}")
 
     def save(self, *, wait: bool) -> None:
         """Commit the pictures that are embedded, or, with `wait`, those that the encoder is at besides."""
