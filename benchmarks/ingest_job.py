@@ -15,6 +15,7 @@ import argparse
 import csv
 import os
 import random
+import shutil
 import signal
 import statistics
 import subprocess
@@ -31,9 +32,9 @@ from PIL import Image
 from ingest.job import Options, ingest_pictures, make_plan
 from ingest.ledger import Digests
 from ingest.manifest import Manifest, read_manifest
-from ingest.prepare import prepare
+from ingest.prepare import Plan, prepare
 from ingest.simulated import SimulatedSource, write_files
-from subcell_atlas.encoders import load_encoder
+from subcell_atlas.encoders import EncoderSpec, find_spec, load_encoder
 from subcell_atlas.encoders.encoder import Encoder
 from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
 from subcell_atlas.images.simulated import CHANNELS, make_cell, make_proteome
@@ -76,6 +77,9 @@ def measure_speed(folder: Path, chosen: argparse.Namespace) -> None:
     plan = make_plan(masked, encoder, Options(), done=Digests())
     loaded = np.concatenate([prepare(plan, masked.item(i)).crops for i in range(len(masked))])
     print(f"{encoder!r}: {len(masked)} fields of {FIELD_PX} px, {len(loaded)} cells, on {os.cpu_count()} cores")
+    for name, source in (("with masks", masked), ("segmented", unmasked)):
+        here, subcell = (prepare_ms(source, spec) for spec in (encoder.spec, find_spec("subcell-rybg-mae")))
+        print(f"  reading and cutting fields {name}: {here:.1f} CPU-ms a crop; {subcell:.1f} of SubCell's 640 px")
     encoder.embed(loaded[:8])
     sources = {"fields with masks": masked, "fields, segmented": unmasked, "crops": cut}
     shares: dict[str, list[float]] = {name: [] for name in (*sources, "loop over fields with masks")}
@@ -97,6 +101,19 @@ def measure_speed(folder: Path, chosen: argparse.Namespace) -> None:
     print(f"encoder alone: {statistics.median(alone):.0f} crops/s (median of {chosen.repeats})")
     for name, found in shares.items():
         print(f"{name}: {statistics.median(found):.0%} of it")
+
+
+def prepare_ms(source: Manifest, spec: EncoderSpec) -> float:
+    """Return the processor milliseconds in which one process prepares a cell of some fields."""
+    plan = Plan(
+        source=source.name, channels=spec.channels, crop_um=spec.crop_um, crop_px=spec.crop_px, masking="cell",
+        default_pixel_size_um=HPA_PIXEL_SIZE_UM, recipe="", done=Digests(),
+    )  # fmt: skip
+    items = [source.item(index) for index in range(min(len(source), 10))]
+    prepare(plan, items[0])
+    began = time.process_time()
+    n = sum(len(prepare(plan, item).rows) for item in items)
+    return 1000 * (time.process_time() - began) / n
 
 
 def read(path: Path, encoder: Encoder, *, crops: bool) -> Manifest:
@@ -176,21 +193,54 @@ def write_rows(path: Path, rows: list[dict[str, object]]) -> Path:
     return path
 
 
+MANY = """
+import sys
+from dataclasses import dataclass
+import numpy as np
+from ingest.job import Options, ingest_pictures
+from ingest.sources import Picture, digest
+from subcell_atlas.encoders import load_encoder
+from subcell_atlas.images.simulated import CHANNELS, make_cell, make_proteome
+from subcell_atlas.store import Store
+
+@dataclass
+class Item:
+    cell: object
+    number: int
+    @property
+    def image_id(self): return f"cell {self.number}"
+    @property
+    def metadata(self): return {"gene_symbol": f"G{self.number % 999}", "localization": [], "plate": str(self.number)}
+    def looks(self): return None
+    def picture_id(self): return digest(str(self.number))
+    def reading(self): return ""
+    def load(self):
+        channels = np.roll(self.cell.channels, self.number % 251, axis=1)
+        labels = np.roll(self.cell.mask, self.number % 251, axis=0).astype("int32")
+        return Picture(channels=dict(zip(CHANNELS, channels)), labels=labels, pixel_size_um=0.2, is_crop=True)
+
+@dataclass
+class Many:
+    cells: list
+    n: int
+    name = "many"
+    def __len__(self): return self.n
+    def item(self, index): return Item(self.cells[index % len(self.cells)], index)
+
+if __name__ == "__main__":
+    proteome = make_proteome(8, seed=0)
+    source = Many([make_cell(proteome, i, 0, size=256) for i in range(8)], int(sys.argv[2]))
+    ingest_pictures(Store.create(sys.argv[1]), source, load_encoder("demo"), Options(workers=2))
+"""
+
+
 def measure_memory(folder: Path, n_cells: int) -> None:
-    """Ingest simulated cells in a process of its own; print its memory, workers included, in tenths of the run."""
-    n_proteins = max(1, n_cells // 50)
-    code = (
-        "from ingest.job import *; from ingest.simulated import *; from subcell_atlas.images.simulated import *\n"
-        "from subcell_atlas.encoders import load_encoder; from subcell_atlas.store import Store; import sys\n"
-        "if __name__ == '__main__':\n"
-        f"    source = SimulatedSource(make_proteome({n_proteins}, seed=0), {n_cells // n_proteins})\n"
-        "    ingest_pictures(Store.create(sys.argv[1]), source, load_encoder('demo'), Options(workers=2))\n"
-    )
+    """Ingest many cells in a process of its own; print its memory, workers included, in tenths of the run."""
     script = folder / "run.py"
-    script.write_text(code)
+    script.write_text(MANY)
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, str(script), str(folder / "atlas")],
+        [sys.executable, str(script), str(folder / "atlas"), str(n_cells)],
         start_new_session=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
@@ -238,24 +288,27 @@ def kill_often(folder: Path, times: int, seed: int) -> None:
     subprocess.run([*command, "--atlas", str(undisturbed)], check=True, env=environment, stderr=subprocess.DEVNULL)
     whole = time.monotonic() - began
     print(f"undisturbed: {Store.open(str(undisturbed)).count('cells')} cells in {whole:.1f} s")
-    for number in range(times):
+    number, ended = 0, 0
+    while number < times or not ended:
         process = subprocess.Popen([*command, "--atlas", str(atlas)], env=environment, stderr=subprocess.DEVNULL)
-        after = random.uniform(0.15, 0.4) * whole  # starting is most of it: each run gets a little further
-        time.sleep(after)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        n = Store.open(str(atlas)).count("cells") if atlas.exists() and any(atlas.glob("*.lance")) else 0
-        twice = n - len(set(ids(atlas))) if n else 0
-        print(f"kill {number + 1} after {after:.1f} s: opens, {n} cells, {twice} twice", flush=True)
-    done = subprocess.run(
-        [*command, "--atlas", str(atlas)], check=True, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    print(done.stderr.strip().splitlines()[-1])
-    one, other = (vectors_by_id(each) for each in (atlas, undisturbed))
-    assert list(one) == list(other)
-    assert len(ids(atlas)) == len(one)
-    largest = max(np.abs(one[cell] - other[cell]).max() for cell in one)
-    print(f"the same {len(one)} cells, each once; the largest difference of a number: {largest:.2g}")
+        after = random.uniform(0.1, 0.5) * whole if number < times else 60 * whole
+        try:
+            process.wait(after)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            number += 1
+            n = Store.open(str(atlas)).count("cells") if atlas.exists() and any(atlas.glob("*.lance")) else 0
+            twice = n - len(set(ids(atlas))) if n else 0
+            print(f"kill {number} after {after:.1f} s: the atlas opens; {n} cells, {twice} of them twice", flush=True)
+            continue
+        one, other = (vectors_by_id(each) for each in (atlas, undisturbed))
+        assert list(one) == list(other)
+        assert len(ids(atlas)) == len(one)
+        largest = max(np.abs(one[cell] - other[cell]).max() for cell in one)
+        print(f"ended: the same {len(one)} cells, each once; the largest difference of a number: {largest:.2g}")
+        ended += 1
+        shutil.rmtree(atlas)
 
 
 def ids(atlas: Path) -> list[str]:

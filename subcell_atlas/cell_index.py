@@ -118,7 +118,9 @@ def build_cell_index(store: Store, seed: int, *, ladder: Sequence[Probing] = LAD
         store, queries, shares=[None], ladder=list(dict.fromkeys(capped(rung, partitions) for rung in ladder))
     )
     filtered = [Probing(partitions, refine) for refine in REFINING]
-    probing["filtered"], found = least_effort(store, queries, shares=list(KEPT.values()), ladder=filtered)
+    enough, found = least_effort(store, queries, shares=list(KEPT.values()), ladder=filtered)
+    # one step more than these filters need: others keep cells that are alike, which are harder to tell apart
+    probing["filtered"] = filtered[min(filtered.index(enough) + 1, len(filtered) - 1)] if enough else None
     recall |= dict(zip(KEPT, found, strict=True))
     index = CellIndex(rows, dim, partitions, probing, recall)
     return {**asdict(index), "queries": len(queries), "k": K}

@@ -1208,6 +1208,11 @@ def info(uri: str | None, as_json: bool) -> None:
     reply(found, rows, ["table", "rows"], as_json=as_json)
     if not as_json and found["recipe"]:
         show([{"recipe": k, "value": v} for k, v in found["recipe"].items()], ["recipe", "value"])
+    if not as_json and (index := found["index"]):
+        recall = ", ".join(f"{kept} {share:.3f}" for kept, share in index["recall"].items())
+        click.echo(
+            f"{index['indexed']:,} cells are indexed. Recall of the ten nearest, by what a filter keeps: {recall}."
+        )
 
 
 @main.command()

@@ -107,15 +107,16 @@ def test_recall_is_what_a_count_of_found_neighbors_gives(store):
     "where", [None, "cell_line = 'L1'", "cell_line = 'rare'", "protein_id IN ('P1', 'P2')", "cell_id < '08'"]
 )
 def test_exact_search_is_brute_force_and_filters_never_lose(store, where):
-    for seed in range(4):
+    n_found = 0
+    for seed in range(12):
         query = a_vector(seed)
         exact = similar_cells(store, query, where=where, exact=True)["cell_id"].to_pylist()
         assert exact == brute(store, query, k=10, where=where)
         found = similar_cells(store, query, where=where)
         assert found.num_rows == len(exact)
-        assert len(set(found["cell_id"].to_pylist()) & set(exact)) >= 9
-        similarity = found["similarity"].to_numpy()
-        assert (np.diff(similarity) <= 1e-6).all()
+        n_found += len(set(found["cell_id"].to_pylist()) & set(exact))
+        assert (np.diff(found["similarity"].to_numpy()) <= 1e-6).all()
+    assert n_found >= 0.93 * 12 * len(exact)  # 32 numbers in a bit each; hundreds are told apart far better
 
 
 def test_few_matching_cells_are_compared_all_and_many_through_the_index(store, monkeypatch):
@@ -210,6 +211,12 @@ def test_wrong_questions_about_cells_are_answered_in_a_line_or_two(made, argumen
     assert result.exit_code == code
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_info_says_how_much_the_index_finds(made):
+    said = CliRunner().invoke(main, ["info", "--atlas", made]).stdout
+    assert "4,000 cells are indexed. Recall of the ten nearest" in said
+    assert json.loads(CliRunner().invoke(main, ["info", "--json", "--atlas", made]).stdout)["index"]["rows"] == N
 
 
 def test_the_command_prints_cells_as_json(made):
