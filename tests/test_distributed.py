@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from fake_encoder import CHANNELS, PIXEL_UM, SIDE, write_cell, write_manifest
 from tiny_network import TINY, TINY_SPEC, published_head, published_state
 
-from ingest.distributed import Cluster, Embedder, check_alike, number_of_workers, wants_gpu
+from ingest.distributed import AHEAD, Cluster, Embedder, check_alike, number_of_workers, wants_gpu
 from ingest.job import Options, ingest_pictures, make_plan
 from ingest.ledger import Digests
 from ingest.manifest import Manifest, ManifestItem, read_manifest
@@ -116,6 +116,21 @@ class Disturbed(Manifest):
 
 def disturbed(source: Manifest, at: int, do: Callable[[], None]) -> Disturbed:
     return Disturbed(**vars(source), at=at, do=do)
+
+
+def test_no_more_is_given_out_ahead_than_the_bound(cluster, source):
+    taken = []
+
+    def items():
+        for index in range(N):
+            taken.append(index)
+            yield source.item(index)
+
+    plan = make_plan(source, cluster, HERE, done=Digests())
+    pictures = cluster.pictures(plan, items())
+    next(pictures)
+    assert len(taken) <= AHEAD * 2  # a chunk begins with one picture
+    assert len(list(pictures)) == N - 1
 
 
 def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(cluster, source, local, store):
