@@ -6,7 +6,7 @@ goes on by being started again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ from subcell_atlas.store import Store, one_of
 
 from .clock import Clock
 from .counts import Counts
+from .distributed import Cluster
 from .ledger import Digests, Ledger
 from .loader import prepared_pictures
-from .prepare import Plan
+from .prepare import Plan, Prepared
 from .progress import Progress
 from .sources import Item, Source
 from .writer import Writer
@@ -52,8 +53,10 @@ class Options:
     progress: bool = True
 
 
-def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Options) -> Counts:
+def ingest_pictures(store: Store, source: Source, encoder: Encoder | Cluster, options: Options) -> Counts:
     """Embed the cells of every picture of `source` into `cells`; refused pictures go into `rejects`.
+
+    A cluster reads and embeds the pictures elsewhere, with as many workers as it has.
 
     Raise RecipeMismatch when the atlas holds embeddings of another recipe. A request to end (Ctrl-C, SIGTERM) commits
     what the encoder is at and raises AtlasError, saying how to go on; a second Ctrl-C does not wait for the encoder.
@@ -64,11 +67,12 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
     with interrupts_noted() as asked_to_end:
         run = Run.start(store, kind="ingest", recipe=recipe)
         store.ensure("rejects")
-        group_size = options.batch_size or BATCHES * encoder.batch_size()
+        here = None if isinstance(encoder, Cluster) else encoder
+        group_size = options.batch_size or (BATCHES * here.batch_size() if here else 1)
         clock = Clock()
-        with Writer(store, encoder, recipe, run.run_id, source.name, group_size, ledger, clock) as writer:
+        with Writer(store, here, recipe, run.run_id, source.name, group_size, ledger, clock) as writer:
             counts = writer.counts
-            pictures = prepared_pictures(plan, to_do(source, plan, ledger, counts), options.workers)
+            pictures = pictures_from(encoder, plan, to_do(source, plan, ledger, counts), options)
             try:
                 with Progress(len(source), shown=options.progress) as progress, closing(pictures):
                     while not asked_to_end():
@@ -87,15 +91,24 @@ def ingest_pictures(store: Store, source: Source, encoder: Encoder, options: Opt
                     writer.save(wait=False)
                 run.finish(counts.__dict__ | {"interrupted": True})
                 raise how_to_go_on(exc, counts) from None
-        counts.seconds, counts.limit = clock.seconds(), clock.limit()
+        counts.seconds, counts.limit = clock.seconds(), clock.limit() if here else ""
         run.finish(counts.__dict__)
+    store.drop_doubles()  # also those of a job that was killed before it came to this
     if counts.cells:
-        store.drop_doubles()
         store.compact("cells", "rejects")
     return counts
 
 
-def check_recipe(store: Store, encoder: Encoder, options: Options) -> Recipe:
+def pictures_from(
+    encoder: Encoder | Cluster, plan: Plan, items: Iterator[Item], options: Options
+) -> Generator[Prepared]:
+    """Yield pictures prepared by processes of this machine, or prepared and embedded by a cluster."""
+    if isinstance(encoder, Cluster):
+        return encoder.pictures(plan, items)
+    return prepared_pictures(plan, items, options.workers)
+
+
+def check_recipe(store: Store, encoder: Encoder | Cluster, options: Options) -> Recipe:
     """Return the recipe of a run; raise RecipeMismatch when the atlas holds embeddings of another."""
     recipe = encoder.recipe(masking=options.masking)
     stored = store.recipe("cells", "embedding")
@@ -105,7 +118,7 @@ def check_recipe(store: Store, encoder: Encoder, options: Options) -> Recipe:
     return recipe
 
 
-def make_plan(source: Source, encoder: Encoder, options: Options, *, done: Digests) -> Plan:
+def make_plan(source: Source, encoder: Encoder | Cluster, options: Options, *, done: Digests) -> Plan:
     """Return how the pictures of `source` are prepared for an encoder; `done`: fingerprints of those that are."""
     return Plan(
         source=source.name,

@@ -58,15 +58,20 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What became of one picture: its cells, or the reason why there are none, or neither when it was done before."""
+    """What became of one picture: its cells, or the reason why there are none, or neither when it was done before.
+
+    Where it is embedded by whom it was prepared for, it has `vectors` in place of `crops`.
+    """
 
     image_id: str
     picture_id: str | None = None
     crops: np.ndarray | None = None  # (n, C, size, size)
     masks: np.ndarray | None = None  # (n, size, size) bool, when the plan keeps them
+    vectors: np.ndarray | None = None  # (n, dim)
     rows: tuple[Mapping[str, Any], ...] = ()  # columns of `cells` but the embedding
     left_out: Mapping[str, int] = field(default_factory=dict)  # cells that a rule left out, by reason
     reject: str | None = None
+    remark: str = ""  # on the pictures as a whole
 
 
 def prepare(plan: Plan, item: Item) -> Prepared:

@@ -20,7 +20,7 @@ from subcell_atlas.encoders.localizations import name_localizations
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.recipe import Recipe
 from subcell_atlas.schema import TABLES
-from subcell_atlas.store import Store, quote
+from subcell_atlas.store import Store, one_of, quote
 
 from .clock import Clock
 from .counts import Counts
@@ -34,6 +34,7 @@ __all__ = ["Writer"]
 
 COMMIT_CELLS = 2048  # measured: commits of a few thousand rows write as fast as larger ones
 COMMIT_S = 60.0  # so much of a slow encoder's work is lost at most when the process is killed
+REJECTS_AT_ONCE = 1000  # named in a condition
 AHEAD = 2  # groups that are with the encoder before the first is waited for
 N_LOOKED_AT = 16  # crops by which the order of channels is judged
 N_CHECKED = 2  # crops whose embedding is compared with float32's; more would take long on a processor
@@ -52,11 +53,11 @@ class Writer:
     """Collects pictures, embeds their cells in groups, and commits whole pictures.
 
     Embedding and committing go on in threads of their own while pictures are collected; at most `AHEAD` groups and one
-    commit are under way.
+    commit are under way. Without an encoder, pictures must come with their vectors.
     """
 
     store: Store
-    encoder: Encoder
+    encoder: Encoder | None
     recipe: Recipe
     run_id: str
     source: str
@@ -71,6 +72,7 @@ class Writer:
     _n_embedded: int = 0  # of these
     n_embedded: int = 0  # of the whole run
     _rejects: dict[str, str] = field(default_factory=dict)
+    _rejected_before: set[str] = field(default_factory=set)  # by earlier runs, and not by this one yet
     _first: list[np.ndarray] = field(default_factory=list)  # crops, until they are looked at
     _looked_at: bool = False
     _commit: Future[None] | None = None
@@ -78,8 +80,12 @@ class Writer:
 
     def __post_init__(self) -> None:
         # on a GPU two groups overlap: one is copied to it and fetched from it while it computes the other
-        self._embedding = ThreadPoolExecutor(2 if self.encoder.device.type == "cuda" else 1, "embed")
+        on_gpu = self.encoder is not None and self.encoder.device.type == "cuda"
+        self._embedding = ThreadPoolExecutor(2 if on_gpu else 1, "embed")
         self._committing = ThreadPoolExecutor(1, "commit")
+        if self.store.has("rejects"):
+            before = self.store.read("rejects", ["image"], where=f"source = {quote(self.source)}")
+            self._rejected_before = set(before["image"].to_pylist())
 
     def __enter__(self) -> Writer:
         return self
@@ -91,6 +97,7 @@ class Writer:
     def take(self, prepared: Prepared) -> None:
         """Take one picture; embed and commit when there is enough."""
         self.counts.pictures += 1
+        self._say(prepared.remark)
         for reason, n in prepared.left_out.items():
             self.counts.left_out[reason] = self.counts.left_out.get(reason, 0) + n
         twin = self.ledger.twin(prepared.picture_id, prepared.image_id) if prepared.picture_id else None
@@ -98,6 +105,9 @@ class Writer:
             self._reject(prepared.image_id, prepared.reject)
         elif twin is not None:
             self._reject(prepared.image_id, f"the same picture as {twin}")
+        elif prepared.vectors is not None:
+            self._waiting.append(replace(prepared, vectors=None))
+            self._add_vectors(prepared.vectors)
         elif prepared.crops is None:
             self.counts.done_before += 1
         else:
@@ -113,6 +123,7 @@ class Writer:
 
     def _reject(self, image_id: str, reason: str) -> None:
         self._rejects[image_id] = reason
+        self._rejected_before.discard(image_id)
         self.counts.rejected += 1
 
     def _embed(self, *, at_least: int) -> None:
@@ -124,6 +135,7 @@ class Writer:
         self._take_vectors(keep=AHEAD)
 
     def _embed_group(self, crops: list[np.ndarray]) -> np.ndarray:
+        assert self.encoder is not None
         with self.clock.encoding():
             return self.encoder.embed(np.stack(crops))
 
@@ -131,27 +143,43 @@ class Writer:
         """Take the vectors of the groups that are ready; wait for others while more than `keep` are under way."""
         while self._groups and (len(self._groups) > keep or self._groups[0].vectors.done()):
             with self.clock.waiting("encoder"):
-                self._embedded.append(self._groups[0].vectors.result())
-            n = self._groups.popleft().n
-            self._n_embedded += n
-            self.n_embedded += n
+                vectors = self._groups[0].vectors.result()
+            self._groups.popleft()
+            self._add_vectors(vectors)
+
+    def _add_vectors(self, vectors: np.ndarray) -> None:
+        """Add the vectors (n, dim) of the next cells that wait for theirs."""
+        self._embedded.append(vectors)
+        self._n_embedded += len(vectors)
+        self.n_embedded += len(vectors)
 
     def _look_at_first(self, *, at_least: int) -> None:
         """Look at the first crops: whether the precision suits them, and whether their channels look swapped."""
         if self._looked_at or len(self._first) < at_least:
             return
+        assert self.encoder is not None
         crops, self._first, self._looked_at = np.stack(self._first), [], True
         self.encoder.check_precision(crops[:N_CHECKED])
-        if remark := swapped_channels(crops, self.encoder.spec.channels):
+        self._say(swapped_channels(crops, self.encoder.spec.channels) or "")
+
+    def _say(self, remark: str) -> None:
+        """Say what there is to be said of the pictures, once."""
+        if remark and not self.counts.remark:
             self.counts.remark = remark
             tqdm.write(remark, file=sys.stderr)
 
     def finish(self) -> None:
-        """Write the rest, and forget the rejects of earlier runs over this source: those that stand were found anew."""
+        """Write the rest, and forget the rejects of earlier runs over this source that were not found anew.
+
+        Those of a run that goes on beside this one stay.
+        """
         self._look_at_first(at_least=1)
         self._embed(at_least=1)
         self.save(wait=True)
-        self.store.delete("rejects", f"source = {quote(self.source)} AND run_id != {quote(self.run_id)}")
+        gone = sorted(self._rejected_before)
+        for first in range(0, len(gone), REJECTS_AT_ONCE):
+            images = one_of("image", gone[first : first + REJECTS_AT_ONCE])
+            self.store.delete("rejects", f"source = {quote(self.source)} AND {images}")
 
     def save(self, *, wait: bool) -> None:
         """Commit the pictures that are embedded, or, with `wait`, those that the encoder is at besides."""
@@ -182,7 +210,7 @@ class Writer:
         """Write some pictures, vectors (n, dim) being those of their cells, and rejects."""
         if whole:
             rows = [dict(row) for prepared in whole for row in prepared.rows]
-            if self.encoder.has_heads:
+            if self.encoder is not None and self.encoder.has_heads:
                 probabilities = self.encoder.localize_embeddings(vectors)
                 for row, of_cell in zip(rows, probabilities.tolist(), strict=True):
                     row["predicted_localization"] = name_localizations(of_cell)

@@ -6,6 +6,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from .printing import (
 )
 
 if TYPE_CHECKING:
+    from ingest.job import Options
     from ingest.manifest import Manifest
 
     from .atlas import Atlas
@@ -181,7 +183,18 @@ def job_options(command: Any) -> Any:
                 help="Crops the network takes at once [default: as memory allows].",
             ),
             click.option(
-                "--workers", type=click.IntRange(0), help="Processes that read pictures [default: one a core]."
+                "--engine",
+                type=click.Choice(["local", "ray"]),
+                default="local",
+                show_default=True,
+                help="This machine, or a Ray cluster ($RAY_ADDRESS, else one begun here), whose nodes have this "
+                "package, and pictures and weights at the same paths.",
+            ),
+            click.option(
+                "--workers",
+                type=click.IntRange(0),
+                help="Processes that read pictures [default: one a core]; with ray, that embed [default: one a GPU, "
+                "or a core].",
             ),
             click.option("--cache", is_flag=True, help="Keep files that come from the web (in $SUBCELL_ATLAS_CACHE)."),
             click.option("--dry-run", is_flag=True, help="Only tell how many cells, hours and gigabytes it will take."),
@@ -251,12 +264,33 @@ def run_job(rows: Manifest, spec: EncoderSpec, options: dict[str, Any], *, uri: 
 
     names = {"workers": "workers", "masking": "masking", "pixel_size": "pixel_size_um", "segmentation": "segmenter"}
     how = Options(**{name: options.pop(option) for option, name in names.items()})
-    dry_run = options.pop("dry_run")
+    dry_run, engine = options.pop("dry_run"), options.pop("engine")
+    if engine == "ray":
+        if dry_run:
+            raise BadInput("--dry-run tells of this machine; leave out --engine ray.")
+        run_on_cluster(rows, spec, options, how, uri=uri)
+        return
     encoder = chosen_encoder(spec, options, uri=uri)
     if dry_run:
         click.echo("\n".join(look_ahead(uri, rows, encoder, how).lines()))
         return
     report_ingest(ingest_pictures(Store.create(uri), rows, encoder, how), uri)
+
+
+def run_on_cluster(rows: Manifest, spec: EncoderSpec, options: dict[str, Any], how: Options, *, uri: str) -> None:
+    """Embed the pictures of a manifest on a Ray cluster."""
+    from ingest.distributed import Cluster
+    from ingest.job import ingest_pictures
+
+    from .store import Store
+
+    choose_encoder(spec, options, uri=uri)
+    if "://" not in rows.folder:
+        rows = replace(rows, folder=str(Path(rows.folder).absolute()))
+    store = Store.create(uri)
+    with Cluster(spec, options, workers=how.workers) as cluster:
+        counts = ingest_pictures(store, rows, cluster, how)
+    report_ingest(counts, uri)
 
 
 def recipe_of_cells(uri: str) -> Recipe | None:
@@ -300,6 +334,13 @@ def chosen_spec(name: str, options: dict[str, Any]) -> EncoderSpec:
 def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> Encoder:
     """Load the encoder that was asked for, in the precision of the atlas at `uri` unless another is asked for."""
     from .encoders import load_encoder
+
+    choose_encoder(spec, options, uri=uri)
+    return load_encoder(spec, **options)
+
+
+def choose_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> None:
+    """Put the precision into `options` of `load_encoder`, and say what is to be said of the encoder."""
     from .encoders.encoder import FASTEST
 
     stored = recipe_of_cells(uri)
@@ -310,7 +351,6 @@ def chosen_encoder(spec: EncoderSpec, options: dict[str, Any], *, uri: str) -> E
         click.echo(f"Encoder {spec.name!r}: {spec.note}.", err=True)
     if "random" in options["weights"]:
         click.echo(f"Encoder {spec.name!r}: random weights, which have learned nothing.", err=True)
-    return load_encoder(spec, **options)
 
 
 @ingest_command.command("embeddings")

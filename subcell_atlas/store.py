@@ -354,13 +354,12 @@ class Store:
             return
 
         def drop(opened: lancedb.table.Table) -> None:
-            cells = opened.search().select(["cell_id"]).with_row_id(with_row_id=True).to_arrow()
-            if len(cells["cell_id"].unique()) == cells.num_rows:
-                return
-            ordered = cells.sort_by([("cell_id", "ascending"), ("_rowid", "ascending")])
-            ids = ordered["cell_id"].to_numpy()
-            again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
-            opened.delete(f"_rowid IN ({', '.join(map(str, ordered['_rowid'].to_numpy()[again]))})")
+            for _ in PAUSES_S:  # where another job joined fragments meanwhile, the rows have other numbers
+                opened.checkout_latest()
+                doubles = doubled_rows(opened)
+                if not len(doubles):
+                    return
+                opened.delete(f"_rowid IN ({', '.join(map(str, doubles))})")
 
         self._commit("cells", drop)
 
@@ -473,9 +472,20 @@ class Store:
             raise AtlasError(msg) from exc
 
 
+def doubled_rows(table: lancedb.table.Table) -> np.ndarray:
+    """Return the numbers of the cells that follow another of the same id; who looks at once finds the same."""
+    cells = table.search().select(["cell_id"]).with_row_id(with_row_id=True).to_arrow()
+    if len(cells["cell_id"].unique()) == cells.num_rows:
+        return np.empty(0, np.int64)
+    ordered = cells.sort_by([("cell_id", "ascending"), ("_rowid", "ascending")])
+    ids = ordered["cell_id"].to_numpy()
+    return ordered["_rowid"].to_numpy()[1:][ids[1:] == ids[:-1]]
+
+
 PAUSES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)  # before a write that met another is tried again
 CONFLICTS = ("commit conflict", "Commit conflict", "preempted by concurrent", "concurrent commit")
 REMOTE_SCHEMES = ("s3", "gs", "az")
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # by which a server is named
 REMOTE_REASONS = {  # what its errors hold -> what a person can do
     "NoSuchBucket": "the bucket does not exist.",
     "credentials": "there are no credentials. Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE.",
@@ -484,6 +494,8 @@ REMOTE_REASONS = {  # what its errors hold -> what a person can do
     "SignatureDoesNotMatch": "the secret key does not fit the access key.",
     "error sending request": "the server is not reached. Is AWS_ENDPOINT_URL right?",
     "Connect": "the server is not reached. Is AWS_ENDPOINT_URL right?",
+    "did not match any known pattern": "it names no bucket; an address is s3://BUCKET/FOLDER.",
+    "RetryError": "the server does not answer. Is AWS_ENDPOINT_URL right?",  # last: other reasons may come with it
 }
 SOURCE_LINE = re.compile(r",? \S*\.rs:\d+(:\d+)?")  # where in the library's source an error arose
 QUOTED = re.compile(r"'(?:[^']|'')*'|\"[^\"]*\"|`[^`]*`")  # strings and quoted names in SQL
@@ -505,8 +517,13 @@ def connect(uri: str) -> lancedb.DBConnection:
 
 def storage_options(uri: str) -> dict[str, str] | None:
     """Return what the library does not take from the environment: that an endpoint of one's own is without https."""
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    return {"allow_http": "true"} if uri.startswith("s3://") and endpoint.startswith("http://") else None
+    if not uri.startswith("s3://"):
+        return None
+    endpoints = {name: os.environ[name] for name in ENDPOINTS if os.environ.get(name)}
+    for name, endpoint in endpoints.items():
+        if not endpoint.startswith(("http://", "https://")):
+            raise BadInput(f"{name}={endpoint!r} is no address: it begins with https:// or http://.")
+    return {"allow_http": "true"} if any(each.startswith("http://") for each in endpoints.values()) else None
 
 
 def remote_reason(exc: Exception) -> str | None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from fake_encoder import FakeEncoder
 
+from ingest.clock import Clock
+from ingest.ledger import Ledger
+from ingest.prepare import Prepared
 from ingest.simulated import SimulatedSource, write_files
+from ingest.writer import Writer
 from subcell_atlas import store as module
 from subcell_atlas.errors import AtlasError
 from subcell_atlas.images.simulated import make_proteome
@@ -94,6 +101,7 @@ def test_two_jobs_write_one_atlas_in_s3(manifests, monkeypatch):
     ("changed", "said"),
     [
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "the server is not reached"),
+        ({"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "AWS_ENDPOINT_URL='127.0.0.1:9' is no address"),
         ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": "", "AWS_EC2_METADATA_DISABLED": "true"}, "no credentials"),
     ],
 )
@@ -106,6 +114,42 @@ def test_an_atlas_in_s3_that_cannot_be_reached_is_said_in_a_line(changed, said):
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2
+
+
+def test_rows_of_the_same_new_key_that_are_upserted_at_once_are_one(tmp_path):
+    uri, all_there = str(tmp_path / "atlas"), threading.Barrier(3, timeout=60)
+
+    def upsert(who: str) -> None:
+        store = Store.create(uri)
+        for i in range(8):
+            row = {"source": "s", "image": f"c{i}", "reason": who, "run_id": who}
+            all_there.wait()
+            store.upsert("rejects", pa.table({name: [value] for name, value in row.items()}))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(upsert, ["one", "two", "three"]))
+    assert sorted(Store.open(uri).read("rejects")["image"].to_pylist()) == [f"c{i}" for i in range(8)]
+
+
+def writer_of(store: Store, run_id: str) -> Writer:
+    recipe = FakeEncoder().recipe(masking="cell")
+    return Writer(store, None, recipe, run_id, "pictures", 1, Ledger(store), Clock())
+
+
+def test_a_reject_that_two_jobs_find_stays_and_one_that_is_mended_goes(tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    with writer_of(store, "before") as before:
+        for name in ("bad", "mended"):
+            before.take(Prepared(image_id=name, reject="the file is empty"))
+        before.finish()
+    with writer_of(store, "one") as one, writer_of(store, "two") as two:
+        for writer in (one, two):
+            writer.take(Prepared(image_id="bad", reject="the file is empty"))
+            writer.take(Prepared(image_id="new", reject="the file is missing"))
+            writer.save(wait=True)
+        two.finish()
+        one.finish()
+    assert {row["image"]: row["run_id"] for row in store.read("rejects").to_pylist()} == {"bad": "two", "new": "two"}
 
 
 def cells(ids: list[str]) -> pa.Table:
