@@ -277,6 +277,15 @@ def test_a_mask_that_only_tells_cells_from_background_is_refused():
         find_cells(labels)
 
 
+@pytest.mark.parametrize("factor", [-1, 70_000, 2**31, 0.5, 1e12, float("nan")])
+def test_a_mask_whose_numbers_are_no_labels_is_refused(factor):
+    labels = np.zeros((20, 20), np.int64)
+    labels[5:10, 5:10], labels[12:18, 12:18] = 1, 2
+    with pytest.raises(BadImage, match=r"^m\.npy: "):
+        decode_labels(npy(labels * factor), "m.npy")
+    np.testing.assert_array_equal(decode_labels(npy(labels.astype(np.float64)), "m.npy"), labels)
+
+
 def gray_field(labels):
     return {
         "nucleus": np.where(labels > 0, 100 + labels, 20).astype(np.uint8),

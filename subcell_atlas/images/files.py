@@ -103,6 +103,8 @@ def decode_labels(content: bytes, name: str) -> np.ndarray:
         labels = labels[..., 0]
     if labels.ndim != 2:
         raise BadImage(f"{name}: a mask has one channel; this has shape {labels.shape}")
+    if labels.dtype.kind == "f" and ((labels != np.rint(labels)).any() or labels.max() > np.iinfo(np.uint16).max):
+        raise BadImage(f"{name}: a mask has whole numbers up to 65535, this has {float(labels.max()):.6g} or fractions")
     return labels.astype(np.int32)
 
 
