@@ -17,7 +17,7 @@ from subcell_atlas.errors import BadInput, UnknownName
 from subcell_atlas.images import cellpose
 from subcell_atlas.images.crops import cut_cells
 from subcell_atlas.images.segmentation import SEGMENTERS, choose_cells, enlarge, segment_cells
-from subcell_atlas.images.watershed import clumps_of, label_nuclei, watershed_cells
+from subcell_atlas.images.watershed import clumps_of, join_micronuclei, label_nuclei, watershed_cells
 from subcell_atlas.store import Store
 
 
@@ -112,6 +112,22 @@ def test_no_cell_reaches_far_beyond_its_nucleus_or_over_a_thin_bridge():
     labels, _, _ = watershed_cells(nucleus, cytoplasm, 0.4)
     assert labels[110, 110] == 1
     assert not labels[60:160, 400:480].any()
+
+
+def test_a_micronucleus_is_part_of_the_cell_it_lies_in_and_a_small_neighbor_is_not():
+    nucleus, cytoplasm = field(centers=((110, 330), (330, 330)))
+    rest = np.random.default_rng(1).normal(12, 3, (2, 500, 500))
+    nucleus = np.maximum(nucleus, rest[0] + 150 * (discs(500, [(150, 110), (150, 160)], 9) > 0))
+    nucleus = np.maximum(nucleus, rest[0] + 150 * (discs(500, [(150, 110)], 33) > 0))
+    cytoplasm = np.maximum(cytoplasm, rest[1] + 100 * (discs(500, [(150, 120)], 70) > 0))
+    labels, _, _ = watershed_cells(nucleus, cytoplasm, 0.4)
+    assert (labels[discs(500, [(150, 120)], 60) > 0] == labels[150, 110]).all()
+    assert len(np.unique(labels)) == 4  # and the background
+    cells, nuclei = np.repeat([[1, 2]], 20, axis=0).repeat(20, axis=1), np.zeros((20, 40), int)
+    nuclei[2:18, 2:18], nuclei[5:10, 30:36] = 1, 2  # 256 px and 30: more than a tenth
+    np.testing.assert_array_equal(join_micronuclei(cells, nuclei), cells)
+    nuclei[9, 30:36] = 0
+    assert (join_micronuclei(cells, nuclei) == 1).all()
 
 
 def test_two_channels_suffice_as_in_opencell():

@@ -16,6 +16,7 @@ DIP_UM = 0.75  # nuclei touch where the distance to their outline falls by this 
 REACH_UM = 20.0  # this far from its nucleus a pixel is as unlikely to be a cell's as in the dark
 FARTHEST_UM = 30.0  # no cell reaches farther from its nucleus
 THIN_UM = 1.0
+MICRONUCLEUS = 0.1  # of the nucleus of a cell it touches; two cells side by side do not differ so
 CLUMP_AREA, CLUMP_SOLIDITY = 1.6, 0.85  # of a nucleus, times the median, and the share of its convex hull
 
 
@@ -45,7 +46,28 @@ def watershed_cells(
     inside = ndimage.binary_fill_holes((body > filters.threshold_li(body)) | (nuclei > 0)) & (far_um < FARTHEST_UM)
     inside = without_bridges(inside, pixel_um) | (nuclei > 0)
     cells = segmentation.watershed(far_um / REACH_UM - body, markers=nuclei, mask=inside)
-    return cells.astype(np.int32), pixel_um, clumps_of(nuclei)
+    return join_micronuclei(cells.astype(np.int32), nuclei), pixel_um, clumps_of(nuclei)
+
+
+def join_micronuclei(cells: np.ndarray, nuclei: np.ndarray) -> np.ndarray:
+    """Return cells (h, w) int32 in which what grew from a micronucleus belongs to the cell that it touches most.
+
+    nuclei: (h, w) labels, those of the cells.
+    """
+    areas = np.bincount(nuclei.ravel())
+    edges = []  # of pixels side by side, and one above the other, of two cells
+    for one, other in ((cells[1:], cells[:-1]), (cells[:, 1:], cells[:, :-1])):
+        there = (one != other) & (one > 0) & (other > 0)
+        edges.append(np.stack([one[there], other[there]]))  # (2, n)
+    one, other = np.concatenate(edges, axis=1)
+    swap = areas[one] > areas[other]
+    small, large = np.where(swap, other, one), np.where(swap, one, other)
+    micro = areas[small] < MICRONUCLEUS * areas[large]
+    joined = np.arange(len(areas), dtype=np.int32)
+    touching, lengths = np.unique(np.stack([small[micro], large[micro]], axis=1), axis=0, return_counts=True)
+    for i in np.argsort(lengths, kind="stable"):  # the longest edge last, so that it is the one kept
+        joined[touching[i, 0]] = touching[i, 1]
+    return joined[joined][cells]  # twice: a cell it joins may be joined itself
 
 
 def without_bridges(inside: np.ndarray, pixel_um: float) -> np.ndarray:
