@@ -42,7 +42,7 @@ def run_at_once(manifests, uri: str, environment=os.environ) -> list[str]:
         for manifest in manifests
     ]  # fmt: skip
     said = [process.communicate(timeout=120)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * len(processes), said
+    assert [process.returncode for process in processes] == [0] * len(processes), "\n".join(said)
     assert not any("Traceback" in each for each in said)
     return [each.strip().splitlines()[-1] for each in said]
 
