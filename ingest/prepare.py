@@ -13,6 +13,7 @@ from subcell_atlas.errors import BadImage
 from subcell_atlas.identifiers import protein_id
 from subcell_atlas.images.cells import Box
 from subcell_atlas.images.crops import cut_cells
+from subcell_atlas.images.segmentation import CELLS_VERSION
 from subcell_atlas.images.thumbnails import encode_thumbnail
 
 from .ledger import Digests
@@ -50,9 +51,7 @@ class Plan:
 
     def _of(self, item: Item) -> tuple[str, ...]:
         known = json.dumps(item.metadata, sort_keys=True)
-        how = (
-            "" if self.segmenter == "watershed" else f" {self.segmenter}"
-        )  # as fingerprints were before there were others
+        how = "" if item.is_crop else f" {self.segmenter} {CELLS_VERSION}"
         return item.image_id, known, self.recipe, f"{self.default_pixel_size_um}{how}"
 
 

@@ -48,6 +48,11 @@ class SimulatedItem:
         described = describe_cell(self.proteome, self.protein, self.cell)
         return {**described, "localization": list(described["localization"])}
 
+    @property
+    def is_crop(self) -> bool:
+        """Whether it shows one cell: it does."""
+        return True
+
     def looks(self) -> str:
         """Say what it is drawn from."""
         return self.picture_id()

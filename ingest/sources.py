@@ -34,6 +34,10 @@ class Item(Protocol):
     def metadata(self) -> dict[str, Any]:
         """Columns of `cells` that are known before looking."""
 
+    @property
+    def is_crop(self) -> bool:
+        """Whether it shows one cell already cut out."""
+
     def looks(self) -> str | None:
         """Say how its files look from outside (names, sizes, times of change); None when that tells nothing."""
 

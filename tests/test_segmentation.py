@@ -213,7 +213,7 @@ def test_without_cellpose_or_its_weights_a_line_says_what_to_do(monkeypatch, pos
         segment_cells(*field(), pixel_size_um=0.4, segmenter="cellpose")
 
 
-def test_the_job_counts_what_is_left_out_and_embeds_anew_what_is_segmented_otherwise(tmp_path, pose):
+def test_the_job_counts_what_is_left_out_and_embeds_anew_what_is_segmented_otherwise(tmp_path, pose, monkeypatch):
     side = 200
     labels = discs(side, [(60, 60), (140, 140)], 30)
     labels[90:110, :20] = 3
@@ -241,3 +241,7 @@ def test_the_job_counts_what_is_left_out_and_embeds_anew_what_is_segmented_other
     assert ingest(rows[0] | {"mask": ""}, "watershed").done_before == 1
     assert ingest(rows[0] | {"mask": ""}, "cellpose").cells > 0
     assert set(store.read("cells", ["mask_source"])["mask_source"].to_pylist()) == {"cellpose"}
+    assert ingest(rows[0] | {"mask": ""}, "watershed").cells > 0
+    monkeypatch.setattr("ingest.prepare.CELLS_VERSION", 99)
+    assert ingest(rows[0] | {"mask": ""}, "watershed").done_before == 0
+    assert ingest(rows[0] | {"mask": ""}, "watershed").done_before == 1
