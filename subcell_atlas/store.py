@@ -442,9 +442,24 @@ class Store:
     ) -> lancedb.table.Table:
         if table in self.names():
             return self._open(table)
-        schema = table_schema(table, dims=vector_dims(rows, table), metadata=metadata)
-        with self._writing(table):
-            return self._connection.create_table(table, schema=schema, exist_ok=True)  # another job may be quicker
+        self._create(table, table_schema(table, dims=vector_dims(rows, table), metadata=metadata))
+        return self._open(table)
+
+    def _create(self, table: str, schema: pa.Schema) -> None:
+        """Make an empty table, unless another process is quicker.
+
+        Not by lancedb: of two processes that create a table at once, its second overwrites what the first has written
+        since (measured with lancedb 0.40: of four rows that four threads added after creating it, one was lost).
+        """
+        import lance
+
+        try:
+            empty = lance.LanceOperation.Overwrite(schema, [])
+            options = storage_options(self.uri)
+            lance.LanceDataset.commit(table_address(self.uri, table), empty, max_retries=0, storage_options=options)
+        except (OSError, RuntimeError, ValueError) as exc:
+            if table not in self.names():
+                raise writing_failed(self.uri, table, exc) from exc
 
     def _commit(self, table: str, write: Callable[[lancedb.table.Table], object]) -> None:
         """Write to `table` as it is now, and again when another process has written to it meanwhile.
@@ -468,8 +483,7 @@ class Store:
         try:
             yield
         except (OSError, RuntimeError) as exc:
-            msg = f"Writing {table!r} into {self.uri!r} failed; what was stored before is whole. {first_line(exc)}"
-            raise AtlasError(msg) from exc
+            raise writing_failed(self.uri, table, exc) from exc
 
 
 def doubled_rows(table: lancedb.table.Table) -> np.ndarray:
@@ -567,13 +581,23 @@ def bad_condition(exc: Exception, where: str | None, columns: Sequence[str]) -> 
     return BadInput(f"The condition {where!r} cannot be used: {first_line(exc)}\nColumns: {', '.join(columns)}.")
 
 
+def writing_failed(uri: str, table: str, exc: Exception) -> AtlasError:
+    """Return the error that says why nothing could be written."""
+    return AtlasError(f"Writing {table!r} into {uri!r} failed; what was stored before is whole. {first_line(exc)}")
+
+
+def table_address(uri: str, table: str) -> str:
+    """Return where a table lies."""
+    return f"{uri.rstrip('/')}/{table}.lance"
+
+
 def open_datasets(uri: str) -> dict[str, lance.LanceDataset]:
     """Return each table of the atlas as a Lance dataset at its latest version, without loading lancedb."""
     import lance
 
     datasets = {}
     for name in TABLES:
-        address = f"{uri.rstrip('/')}/{name}.lance"
+        address = table_address(uri, name)
         if not is_remote(uri) and not Path(address).is_dir():
             continue
         try:

@@ -116,6 +116,22 @@ def test_an_atlas_in_s3_that_cannot_be_reached_is_said_in_a_line(changed, said):
     assert len(done.stderr.strip().splitlines()) <= 2
 
 
+def test_a_table_that_is_created_at_once_keeps_what_is_written_meanwhile(tmp_path):
+    all_there = threading.Barrier(4, timeout=60)
+
+    def begin(who: int) -> None:
+        for i in range(10):
+            store = Store.create(str(tmp_path / f"atlas{i}"))
+            all_there.wait()
+            store.upsert("runs", pa.table({"run_id": [f"r{who}"]}))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(begin, range(4)))
+    for i in range(10):
+        ids = Store.open(str(tmp_path / f"atlas{i}")).read("runs", ["run_id"])["run_id"].to_pylist()
+        assert sorted(ids) == ["r0", "r1", "r2", "r3"]
+
+
 def test_rows_of_the_same_new_key_that_are_upserted_at_once_are_one(tmp_path):
     uri, all_there = str(tmp_path / "atlas"), threading.Barrier(3, timeout=60)
 
