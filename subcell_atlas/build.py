@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .cell_index import build_cell_index, is_fresh, needs_index
+from .cell_places import build_cell_places, has_layout, places_inputs
 from .errors import NotBuilt, RecipeMismatch, UnknownName
 from .fusion_vectors import build_fusion, can_fuse, fusion_inputs, stored_fusion, way_of_fusion
 from .gene_functions import (
@@ -223,6 +224,21 @@ class MapTask:
         return build_map_named(store, self.settings, seed)
 
 
+class PlacesTask:
+    """Place cells in the overview."""
+
+    name = "places"
+
+    def is_current(self, store: Store, seed: int) -> bool:
+        """Tell whether they are placed and what they were placed by is the same."""
+        stored = store.metadata("cell_places").get("built_from")
+        return store.has("cell_places") and stored == places_inputs(store, seed)
+
+    def make(self, store: Store, seed: int) -> dict[str, Any]:
+        """Place them; return what was counted."""
+        return build_cell_places(store, seed)
+
+
 @dataclass(frozen=True)
 class Choices:
     """How a person wants what is made; None: as it was made last."""
@@ -258,7 +274,7 @@ def can_predict(store: Store) -> bool:
     return store.has("functions") or bool(known_groups(store, read_proteins(store).ids, settings_of_functions(store)))
 
 
-Task = IndexTask | ProfilesTask | SequenceTask | FusionTask | MapTask | FunctionsTask
+Task = IndexTask | ProfilesTask | SequenceTask | FusionTask | MapTask | PlacesTask | FunctionsTask
 
 
 @dataclass(frozen=True)
@@ -275,5 +291,6 @@ STAGES: dict[str, Stage] = {
     "sequence": Stage(lambda *_: [SequenceTask()], can_embed_sequences),
     "fusion": Stage(lambda store, choices: [FusionTask(choices.of_fusion or way_of_fusion(store))], can_fuse),
     "map": Stage(map_tasks, has_pictures),
+    "places": Stage(lambda *_: [PlacesTask()], has_layout),
     "functions": Stage(function_tasks, can_predict),
 }

@@ -85,6 +85,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "y": pa.float32(),
         "amino_acids": pa.string(),
     },
+    # one row per cell that the overview shows: all, or a random sample of very many
+    "cell_places": {"cell_id": pa.string(), "protein_id": pa.string(), "x": pa.float32(), "y": pa.float32()},
     "systems": {
         "system_id": pa.string(),  # S1; NAME:S1 in a map other than the atlas's own
         "map": pa.string(),  # main, or the name of another
@@ -197,6 +199,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "cells": ("cell_id",),
     "profiles": ("profile_id",),
     "proteins": ("protein_id",),
+    "cell_places": ("cell_id",),
     "systems": ("system_id",),
     "system_edges": ("parent_id", "child_id"),
     "system_members": ("system_id", "protein_id"),

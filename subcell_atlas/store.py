@@ -36,6 +36,7 @@ HOW_TO_FILL = {
     "cells": "Put pictures in: subcell-atlas ingest images MANIFEST.csv (or try subcell-atlas demo).",
     "profiles": "Run: subcell-atlas build",
     "proteins": "Run: subcell-atlas build",
+    "cell_places": "Run: subcell-atlas build places",
     "systems": "Run: subcell-atlas build map",
     "system_edges": "Run: subcell-atlas build map",
     "system_members": "Run: subcell-atlas build map",
