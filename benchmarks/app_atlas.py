@@ -66,7 +66,9 @@ def cell_rows(
             "protein_id": symbols,
             "gene_symbol": symbols,
             "ensembl_id": [f"ENSG{i:011}" for i in proteins],
-            "antibody": [f"HPA{2 * i + j:06}" for i, j in zip(proteins, rng.integers(0, 2, len(proteins)), strict=True)],
+            "antibody": [
+                f"HPA{2 * i + j:06}" for i, j in zip(proteins, rng.integers(0, 2, len(proteins)), strict=True)
+            ],
             "cell_line": [LINES[i] for i in rng.integers(0, len(LINES), len(proteins))],
             "plate": [f"{i}" for i in rng.integers(0, 400, len(proteins))],
             "localization": [[PLACES[group[i] // PARTS]] for i in proteins],

@@ -1,7 +1,7 @@
 """Where single cells stand in the overview: among the proteins whose profiles are most like them.
 
-A layout of a million cells would take hours and move at every build. A cell is put where its nearest proteins are, so it
-tells at a glance whether it looks as most of its protein do, or as another place in the cell.
+A layout of a million cells would take hours and move at every build. A cell is put where its nearest proteins are, so
+it tells at a glance whether it looks as most of its protein do, or as another place in the cell.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ their signal away: below `MIN_PROTEINS` the cell line's mean stands in, below th
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,7 @@ CELL_COLUMNS = (
     "condition",
     "localization",
     "embedding",
+    "extra",
 )
 NAMES = ("gene_symbol", "ensembl_id", "uniprot_accession")
 
@@ -77,6 +79,7 @@ class CellSums:
                 rows_of.setdefault(Group(*key), []).append(row)
         localizations = cells["localization"].to_pylist()
         names = [cells[name].to_pylist() for name in NAMES]
+        extra = cells["extra"].to_pylist() if "extra" in cells.schema.names else [None] * len(localizations)
         for group, rows in rows_of.items():
             chosen = vectors[rows]
             self.n[group] = self.n.get(group, 0) + len(rows)
@@ -89,6 +92,8 @@ class CellSums:
             for name, values in zip(NAMES, names, strict=True):
                 if values[rows[0]] and name not in known:
                     known[name] = values[rows[0]]
+            if "reliability" not in known and (reliability := reliability_in(extra[rows[0]])):
+                known["reliability"] = reliability
 
     def centers(self) -> dict[Group, np.ndarray]:
         """Return, for each group, the mean that its cells are centred on; each protein of a batch counts the same."""
@@ -108,6 +113,14 @@ class CellSums:
     def _center(self, groups: Sequence[Group], otherwise: np.ndarray) -> np.ndarray:
         enough = len({group.protein_id for group in groups}) >= MIN_PROTEINS
         return mean_over_proteins(self, groups) if enough else otherwise
+
+
+def reliability_in(extra: str | None) -> str | None:
+    """Return what a manifest's other columns (JSON) say of how sure the localization is, as HPA grades it."""
+    if not extra or '"reliability"' not in extra.lower():
+        return None
+    found = {name.lower(): value for name, value in json.loads(extra).items()}
+    return str(found["reliability"]) if found.get("reliability") else None
 
 
 def mean_over_proteins(sums: CellSums, groups: Iterable[Group]) -> np.ndarray:
@@ -202,6 +215,7 @@ def protein_row(
         "n_cells": sum(p["n_cells"] for p in profiles),
         "n_antibodies": len({p["antibody"] for p in profiles if p["antibody"]}),
         "cell_lines": sorted({p["cell_line"] for p in profiles if p["cell_line"]}),
+        "reliability": known.get("reliability"),
         "variability": float(np.mean(spreads) / usual_spread) if spreads and usual_spread > 0 else None,
     }
 

@@ -17,7 +17,15 @@ from .store import Store
 
 __all__ = ["as_object", "write_proteins"]
 
-FROM_CELLS = ("image", "localization", "n_cells", "n_antibodies", "cell_lines", "variability")  # of proteins
+FROM_CELLS = (
+    "image",
+    "localization",
+    "n_cells",
+    "n_antibodies",
+    "cell_lines",
+    "reliability",
+    "variability",
+)  # of proteins
 
 
 def write_proteins(

@@ -77,6 +77,7 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "n_cells": pa.int32(),
         "n_antibodies": pa.int32(),
         "cell_lines": STRINGS,
+        "reliability": pa.string(),  # of its localization, as HPA grades it: Enhanced, Supported, Approved, Uncertain
         "variability": pa.float32(),  # cell-to-cell: mean spread of its profiles over the atlas's median spread
         "image": VECTOR,
         "sequence": VECTOR,

@@ -206,7 +206,9 @@ class Store:
 
     def batches(self, table: str, columns: Sequence[str], *, size: int = 8192) -> Iterable[pa.RecordBatch]:
         """Yield `table` in batches of about `size` rows, so that memory stays bounded."""
-        return iter(self._require(table).search().select(list(columns)).to_batches(batch_size=size))
+        opened = self._require(table)
+        names = [name for name in columns if name in opened.schema.names]  # an older atlas lacks some
+        return iter(opened.search().select(names).to_batches(batch_size=size))
 
     def nearest(
         self,

@@ -15,7 +15,7 @@ from streamlit.testing.v1.element_tree import Button
 
 from subcell_atlas import function_query, open_atlas, query
 from subcell_atlas.build import MapSettings, build
-from subcell_atlas.pages import functions, parts, pictures
+from subcell_atlas.pages import functions, parts, pictures, scatter
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -167,6 +167,13 @@ def test_channels_left_out_change_the_pictures_and_the_address(open_page, demo_a
     assert not before & after
 
 
+@pytest.fixture
+def without_javascript(monkeypatch):
+    """The app as it is where the package was built without what draws many points."""
+    monkeypatch.setattr(scatter, "LIBRARIES", ("none",))
+
+
+@pytest.mark.usefixtures("without_javascript")
 def test_an_empty_search_offers_examples_and_the_overview(open_page, demo_atlas):
     app = open_page(demo_atlas)
     shown = sum(len(trace.x) for trace in figure_of(app).data)
@@ -175,6 +182,7 @@ def test_an_empty_search_offers_examples_and_the_overview(open_page, demo_atlas)
     assert len(hit_names(checked(example.click().run()))) == 12
 
 
+@pytest.mark.usefixtures("without_javascript")
 def test_the_overview_marks_query_and_hits(open_page, demo_atlas):
     traces = {trace.name: trace for trace in figure_of(open_page(demo_atlas, gene="DEMO003", k="5")).data}
     assert len(traces["query"].x) == 1

@@ -33,7 +33,7 @@ def test_only_what_is_out_of_date_is_made(copy):
     copy.upsert("annotations", pa.table({"protein_id": ["x"], "term_id": ["y"], "source": ["z"]}))
     assert build(copy) == ["map", "functions"]
     copy.delete("cells", "gene_symbol = 'DEMO005'")
-    assert build(copy) == ["profiles", "fusion", "map", "functions"]
+    assert build(copy) == ["profiles", "fusion", "map", "places", "functions"]
     gone = copy.read("proteins", where="gene_symbol = 'DEMO005'").to_pylist()[0]
     assert (gone["image"], gone["n_cells"], gone["x"]) == (None, None, None)
     assert gone["amino_acids"]
@@ -46,7 +46,7 @@ def test_a_corrected_gene_and_a_renamed_term_reach_the_map(copy):
     for name, values in renamed.items():
         cells = cells.set_column(cells.column_names.index(name), name, values)
     copy.replace_cells(cells, cells["picture_id"].to_pylist(), recipe=copy.recipe("cells", "embedding"))
-    assert build(copy) == ["profiles", "fusion", "map", "functions"]
+    assert build(copy) == ["profiles", "fusion", "map", "places", "functions"]
     members = copy.read("system_members", where="system_id = 'S0'")["protein_id"].to_pylist()
     assert "NEW5" in members
     assert "DEMOG00000000005" not in members
@@ -119,9 +119,9 @@ def test_a_map_cannot_be_evaluated_without_labels(tmp_path, rng):
 
 def test_the_same_seed_gives_the_same_map_and_another_is_made_anew(copy):
     before = copy.read("systems").to_pylist()
-    assert build(copy, force=True) == ["profiles", "sequence", "fusion", "map", "functions"]
+    assert build(copy, force=True) == ["profiles", "sequence", "fusion", "map", "places", "functions"]
     assert copy.read("systems").to_pylist() == before
-    assert build(copy, seed=1) == ["fusion", "map", "functions"]
+    assert build(copy, seed=1) == ["fusion", "map", "places", "functions"]
 
 
 def test_an_unknown_stage_and_an_empty_atlas_say_what_to_do(copy, tmp_path):
@@ -206,3 +206,14 @@ def test_evaluations_are_kept_in_runs_and_beat_shuffled_labels(copy):
     assert {"ingest", "build profiles", "build map", "evaluate retrieval", "evaluate map"} <= set(kinds)
     with pytest.raises(UnknownName, match="retrieval"):
         evaluate(copy, ["retrievel"])
+
+
+def test_the_grade_of_a_localization_reaches_the_protein(copy):
+    cells = copy.read("cells", where="gene_symbol = 'DEMO005'")
+    grades = ['{"Reliability": "Supported", "other": 1}'] + [None] * (cells.num_rows - 1)
+    cells = cells.set_column(cells.column_names.index("extra"), "extra", pa.array(grades, pa.string()))
+    copy.replace_cells(cells, cells["picture_id"].to_pylist(), recipe=copy.recipe("cells", "embedding"))
+    build(copy, ["profiles"])
+    grade_of = copy.lookup("proteins", "gene_symbol", "reliability")
+    assert grade_of.pop("DEMO005") == "Supported"
+    assert set(grade_of.values()) == {None}

@@ -16,6 +16,7 @@ import streamlit as st
 
 from subcell_atlas import map_query, query
 from subcell_atlas.errors import AtlasError, AtlasNotFound
+from subcell_atlas.pages.reading import OTHER
 from subcell_atlas.store import Store, default_uri
 
 __all__ = [
@@ -43,7 +44,6 @@ STYLE = """<style>
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4.25rem 1rem 1.5rem; } }
 </style>"""
 
-OTHER = "#a3a7ad"
 PALE = "#d4d7dc"
 MARKDOWN = str.maketrans({mark: f"\\{mark}" for mark in string.punctuation})
 

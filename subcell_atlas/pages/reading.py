@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import networkx as nx
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import streamlit as st
 
-from subcell_atlas import query
+from subcell_atlas import map_query, query
 from subcell_atlas.atlas import Atlas
 from subcell_atlas.maps import MAIN
-from subcell_atlas.store import Store, quote
+from subcell_atlas.pages.scatter import Points
+from subcell_atlas.schema import TABLES
+from subcell_atlas.store import Store, one_of, quote
 
 __all__ = [
+    "OTHER",
     "Cell",
     "Question",
+    "cell_points",
     "find_functions",
     "find_hits",
     "find_places",
+    "protein_points",
+    "read_cell",
     "read_cells",
     "read_map",
     "read_proteins",
     "versions",
 ]
 
+OTHER = "#a3a7ad"  # the color of localizations that are not among the most frequent
 PROTEIN_COLUMNS = (
     "protein_id",
     "gene_symbol",
@@ -36,6 +46,7 @@ PROTEIN_COLUMNS = (
     "n_cells",
     "n_antibodies",
     "cell_lines",
+    "reliability",
     "variability",
     "x",
     "y",
@@ -50,14 +61,18 @@ class Question:
     modality: str = "image"
     cell_line: str | None = None
     localizations: tuple[str, ...] = ()
+    reliabilities: tuple[str, ...] = ()
 
     @property
     def where(self) -> str | None:
         """The condition on proteins, as SQL; None when there is none."""
-        if not self.localizations:
-            return None
-        labels = ", ".join(quote(label) for label in self.localizations)
-        return f"array_has_any(localization, [{labels}])"
+        conditions = []
+        if self.localizations:
+            labels = ", ".join(quote(label) for label in self.localizations)
+            conditions.append(f"array_has_any(localization, [{labels}])")
+        if self.reliabilities:
+            conditions.append(one_of("reliability", self.reliabilities))
+        return " AND ".join(conditions) or None
 
 
 @dataclass(frozen=True)
@@ -83,6 +98,9 @@ def read_proteins(store: Store) -> pa.Table:
 def _proteins(uri: str, key: tuple[int, ...]) -> pa.Table:
     del key
     proteins = Store.open(uri).read("proteins", PROTEIN_COLUMNS).sort_by("protein_id")
+    for column in PROTEIN_COLUMNS:  # that an older atlas lacks
+        if column not in proteins.column_names:
+            proteins = proteins.append_column(column, pa.nulls(proteins.num_rows, TABLES["proteins"][column]))
     symbols, ids = proteins["gene_symbol"].to_pylist(), proteins["protein_id"].to_pylist()
     n_of = Counter(symbols)
     names = [s if s and n_of[s] == 1 else i for s, i in zip(symbols, ids, strict=True)]
@@ -158,6 +176,65 @@ def _cells(
     for row in query.thumbnails(store, proteins, n=n, cell_line=cell_line).to_pylist():
         cells_of[row["protein_id"]].append(Cell(row["cell_line"], row["antibody"], row["thumbnail"]))
     return cells_of
+
+
+def read_cell(store: Store, cell: str) -> Cell | None:
+    """Return a cell by its id; None when it is not there or has no picture."""
+    wanted = ["cell_line", "antibody", "thumbnail"]
+    rows = store.read("cells", wanted, where=f"cell_id = {quote(cell)}").to_pylist()
+    return Cell(**rows[0]) if rows and rows[0]["thumbnail"] else None
+
+
+def protein_points(store: Store) -> tuple[Points, list[str]]:
+    """Return the proteins as points in the plane, and their ids in the same order."""
+    return _protein_points(store.uri, versions(store, "proteins"))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _protein_points(uri: str, key: tuple[int, ...]) -> tuple[Points, list[str]]:
+    proteins = read_proteins(Store.open(uri))
+    placed = proteins.filter(pc.is_valid(proteins["x"]))
+    colors, labels, color_of = colors_of_rows(proteins, placed["localization"].to_pylist())
+    names = [
+        f"{name} – {', '.join(labels or ['unknown'])}"
+        for name, labels in zip(placed["name"].to_pylist(), placed["localization"].to_pylist(), strict=True)
+    ]
+    mark = f"proteins {uri} {key}"
+    points = Points(places_of(placed), np.arange(len(names)), names, color_of, colors, labels, mark)
+    return points, placed["protein_id"].to_pylist()
+
+
+def cell_points(store: Store) -> tuple[Points, list[str], np.ndarray]:
+    """Return the cells as points in the plane, their ids, and the ids of their proteins (n,), in the same order."""
+    return _cell_points(store.uri, versions(store, "cell_places", "proteins"))
+
+
+@st.cache_resource(show_spinner=False, max_entries=2)
+def _cell_points(uri: str, key: tuple[int, ...]) -> tuple[Points, list[str], np.ndarray]:
+    store = Store.open(uri)
+    placed, proteins = store.read("cell_places"), read_proteins(store)
+    row_of = {protein: row for row, protein in enumerate(proteins["protein_id"].to_pylist())}
+    protein_of = np.array(placed["protein_id"].to_pylist(), object)
+    rows = np.array([row_of.get(protein, 0) for protein in protein_of])
+    colors, labels, color_of = colors_of_rows(proteins, proteins["localization"].to_pylist())
+    mark = f"cells {uri} {key}"
+    points = Points(places_of(placed), rows, proteins["name"].to_pylist(), color_of[rows], colors, labels, mark)
+    return points, placed["cell_id"].to_pylist(), protein_of
+
+
+def places_of(table: pa.Table) -> np.ndarray:
+    """Return the columns x and y as (n, 2)."""
+    return np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
+
+
+def colors_of_rows(
+    proteins: pa.Table, localizations: Sequence[Sequence[str] | None]
+) -> tuple[list[str], list[str], np.ndarray]:
+    """Return the colors of first localizations with their names, and of each row which (n,); the last is of others."""
+    known = map_query.colors_of(labels[0] for labels in proteins["localization"].to_pylist() if labels)
+    at = {label: index for index, label in enumerate(known)}
+    color_of = np.array([at.get(labels[0], len(at)) if labels else len(at) for labels in localizations])
+    return [*known.values(), OTHER], [*known, "other"], color_of
 
 
 def read_map(store: Store, name: str = MAIN) -> nx.DiGraph:

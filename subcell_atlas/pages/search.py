@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import plotly.graph_objects as go
 import pyarrow as pa
 import streamlit as st
 
@@ -16,6 +15,7 @@ from subcell_atlas import query
 from subcell_atlas.errors import AtlasError, UnknownName
 from subcell_atlas.identifiers import find_protein
 from subcell_atlas.pages import parts, reading
+from subcell_atlas.pages.overview import show_overview
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View, choose_view
 from subcell_atlas.pages.reading import Question
@@ -24,11 +24,9 @@ from subcell_atlas.store import Store
 
 CARDS_A_PAGE = 24
 MAX_K = 200
-MAX_GENES = 10  # that a selection in the overview may ask for
 CELLS_OF_QUERY = 6
 CELLS_OF_HIT = 3
-SVG_LIMIT = 2000  # points; more are drawn with WebGL
-HIGHLIGHT = "#e8590c"
+RELIABILITIES = ("Enhanced", "Supported", "Approved", "Uncertain")  # of HPA, the surest first
 PLACEHOLDER = "A gene symbol, Ensembl id or UniProt accession; several ask for what is like all of them"
 
 
@@ -44,7 +42,7 @@ def show() -> None:
         if rows:
             answer(store, proteins, rows, question, view)
         else:
-            begin(proteins)
+            begin(store, proteins)
         parts.footer(store)
 
 
@@ -73,8 +71,15 @@ def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str]) -> tuple
             "Localization", labels, key="localization", bind="query-params", placeholder="Any", select_all=False,
             width=280,
         )  # fmt: skip
+        grades = [grade for grade in RELIABILITIES if grade in set(proteins["reliability"].to_pylist())]
+        sure: list[str] = []
+        if grades:
+            sure = st.multiselect(
+                "Reliability", grades, key="reliability", bind="query-params", placeholder="Any", select_all=False,
+                width=200, help="how sure the Human Protein Atlas is of the localization",
+            )  # fmt: skip
         view = choose_view(channels)
-    return Question(int(k), modality, line, tuple(wanted)), view
+    return Question(int(k), modality, line, tuple(wanted), tuple(sure)), view
 
 
 def find_rows(names: Sequence[str], proteins: pa.Table) -> list[dict[str, Any]]:
@@ -100,7 +105,7 @@ def suggest(name: str, names: Sequence[str], suggestions: Sequence[str]) -> None
             st.button(plain(other), key=f"instead_{name}_{other}", on_click=search_for, args=instead)
 
 
-def begin(proteins: pa.Table) -> None:
+def begin(store: Store, proteins: pa.Table) -> None:
     """Offer a first question: a protein of each of the most frequent localizations, and the overview."""
     examples: dict[str, str] = {}
     for row in proteins.select(["name", "localization"]).to_pylist():
@@ -114,7 +119,7 @@ def begin(proteins: pa.Table) -> None:
                 name = examples[label]
                 text = f"{plain(name)} :gray[{plain(label)}]"
                 st.button(text, key=f"begin_{name}", on_click=search_for, args=(name,))
-    overview(proteins, (), (), height=520)
+    show_overview(store, proteins, (), (), height=520, search_for=search_for)
 
 
 def answer(
@@ -135,7 +140,8 @@ def answer(
     with left:
         show_query(store, rows, question, view)
     with right:
-        overview(proteins, ids, hits["protein_id"].to_pylist() if hits else (), height=430)
+        found = hits["protein_id"].to_pylist() if hits else ()
+        show_overview(store, proteins, ids, found, height=430, search_for=search_for)
     if hits is None:
         st.warning(problem)
         return
@@ -275,99 +281,6 @@ def same_question(store: Store, names: Sequence[str], question: Question) -> tup
         f"hits = atlas.similar({', '.join(given)}).to_pandas()"
     )
     return python, " ".join([*words, f"--atlas {parts.shell(store.uri)}"])
-
-
-@st.fragment
-def overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str], *, height: int) -> None:
-    """Show every protein in the plane; those that are selected are listed."""
-    placed = proteins.filter(pa.compute.is_valid(proteins["x"]))
-    if not placed.num_rows:
-        st.caption("This atlas has no overview yet. Run: `subcell-atlas build map`")
-        return
-    event = st.plotly_chart(
-        draw_overview(placed, parts.colors_of(proteins), queries, hits, height=height),
-        key=f"overview_{'_'.join(queries)}",  # a new question starts with nothing selected
-        on_select="rerun",
-        config={"displaylogo": False, "displayModeBar": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
-        alt="Proteins in the plane: those that look alike lie close",
-    )
-    ids = [point["customdata"] for point in event.selection.points if point.get("customdata")]
-    show_selected(placed, [i[0] if isinstance(i, list) else i for i in ids])
-
-
-def draw_overview(
-    placed: pa.Table, colors: dict[str, str], queries: Sequence[str], hits: Sequence[str], *, height: int
-) -> go.Figure:
-    """Draw the plane: a color for each first localization, the query filled and the hits ringed."""
-    rows = placed.to_pylist()
-    groups: dict[str, list[dict[str, Any]]] = {label: [] for label in ("other", *colors)}
-    for row in rows:
-        first = row["localization"][0] if row["localization"] else "other"
-        groups[first if first in colors else "other"].append(row)
-    kind = go.Scatter if len(rows) <= SVG_LIMIT else go.Scattergl
-    size = 8 if len(rows) <= SVG_LIMIT else 4
-    figure = go.Figure()
-    for label, members in groups.items():
-        if members:
-            marker: dict[str, Any] = {"size": size, "color": colors.get(label, parts.OTHER), "opacity": 0.85}
-            figure.add_trace(points(kind, members, name=label, marker=marker))
-    ring = {"size": 15, "symbol": "circle-open", "color": HIGHLIGHT, "line": {"width": 2}}
-    star = {"size": 17, "symbol": "star", "color": HIGHLIGHT, "line": {"width": 1, "color": "white"}}
-    for name, ids, marker in (("neighbors", set(hits), ring), ("query", set(queries), star)):
-        if members := [row for row in rows if row["protein_id"] in ids]:
-            figure.add_trace(points(kind, members, name=name, marker=marker))
-    figure.update_traces(legendrank=1001, selector={"name": "other"})  # drawn below the rest, named after it
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    figure.update_layout(
-        height=height,
-        margin={"l": 0, "r": 0, "t": 32, "b": 0},
-        legend={"orientation": "h", "itemsizing": "constant", "font": {"size": 12}, "y": 0, "yanchor": "top"},
-        dragmode="pan",  # while the lasso is out, Plotly takes no clicks
-        hoverlabel={"namelength": 0},
-    )
-    return figure
-
-
-def points(kind: type, rows: Sequence[dict[str, Any]], *, name: str, marker: dict[str, Any]) -> Any:
-    """Return the trace of some proteins."""
-    return kind(
-        x=[row["x"] for row in rows],
-        y=[row["y"] for row in rows],
-        mode="markers",
-        name=parts.svg_text(name),
-        marker=marker,
-        customdata=[row["protein_id"] for row in rows],
-        text=[hover_text(row) for row in rows],
-        hovertemplate="%{text}<extra></extra>",
-        selected={"marker": {"opacity": 1}},
-        unselected={"marker": {"opacity": 0.25}},
-    )
-
-
-def hover_text(row: dict[str, Any]) -> str:
-    """Return the name and the localization of a protein for its place in the overview."""
-    return f"<b>{parts.svg_text(row['name'])}</b><br>{parts.svg_text(', '.join(row['localization'] or ['–']))}"
-
-
-def show_selected(placed: pa.Table, ids: Sequence[str]) -> None:
-    """List the proteins that a person selected in the overview; none: how to."""
-    if not ids:
-        st.caption("Each dot is a protein; like lies by like. Click one, or draw around some with the lasso.")
-        return
-    selected = placed.filter(pa.compute.is_in(placed["protein_id"], value_set=pa.array(sorted(set(ids)))))
-    names = selected["name"].to_pylist()
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        st.markdown(f"**{parts.plural(len(names), 'protein')} selected**", width="content")
-        label = "Search with " + ("it" if len(names) == 1 else "them")
-        if len(names) <= MAX_GENES and st.button(label, key="search_selected", on_click=search_for, args=names):
-            st.rerun()  # the page, not this fragment alone
-    st.dataframe(
-        selected.select(["name", "localization", "n_cells"]),
-        hide_index=True,
-        height=min(38 + 35 * len(names), 220),
-        column_config={"name": "Protein", "localization": "Localization", "n_cells": "Cells"},
-    )
 
 
 if __name__ == "__main__":
