@@ -19,7 +19,7 @@ SETTINGS = {
     "client.showErrorLinks": "false",
     "runner.magicEnabled": "false",
     "server.fileWatcherType": "none",
-    "server.maxUploadSize": "20",
+    "server.maxUploadSize": "50",
     "theme.light.primaryColor": "#2b6c99",  # Streamlit's own red would look like a channel
     "theme.dark.primaryColor": "#5aa5d6",
 }

@@ -48,12 +48,13 @@ def read_bytes(path: Path) -> bytes:
     return content
 
 
-def decode_channel(content: bytes, name: str) -> np.ndarray:
+def decode_channel(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode a file that holds one channel into (H, W) uint8, uint16 or float32.
 
     An RGB file counts when one of its channels is used (HPA colours each channel's file) or all are equal.
+    max_pixels: of a larger picture, which is refused before it is decoded.
     """
-    planes = planes_of(content, name)
+    planes = planes_of(content, name, max_pixels=max_pixels)
     if len(planes) > 4:
         raise BadImage(f"{name}: {len(planes)} channels where one was expected; name the file `image`, with `channels`")
     used = [plane for plane in planes[:3] if plane.any()]  # a fourth is opacity
@@ -77,14 +78,17 @@ def join_planes(planes: list[np.ndarray], name: str) -> np.ndarray:
     return planes[brightest]
 
 
-def decode_channels(content: bytes, name: str) -> np.ndarray:
-    """Decode a file that holds several channels into (C, H, W); a channel axis of at most 8 may be first or last."""
-    return np.ascontiguousarray(planes_of(content, name))
+def decode_channels(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Decode a file that holds several channels into (C, H, W); a channel axis of at most 8 may be first or last.
+
+    max_pixels: of one channel; a larger picture is refused before it is decoded.
+    """
+    return np.ascontiguousarray(planes_of(content, name, max_pixels=max_pixels))
 
 
-def planes_of(content: bytes, name: str) -> np.ndarray:
+def planes_of(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Return the same as it lies in memory."""
-    picture = decode(content, name)
+    picture = decode(content, name, max_pixels=max_pixels)
     if picture.ndim == 2:
         return picture[None]
     if picture.shape[-1] <= 8:
@@ -108,13 +112,14 @@ def decode_labels(content: bytes, name: str) -> np.ndarray:
     return labels.astype(np.int32)
 
 
-def decode(content: bytes, name: str, *, palette: bool = True) -> np.ndarray:
+def decode(content: bytes, name: str, *, palette: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Decode any file into an array, (H, W) or with one more axis, of the dtype that its intensities have.
 
     palette: the numbers of a picture with a palette become its colours. Raise BadImage when it cannot be decoded.
     """
     suffix = Path(name).suffix.lower()
     try:
+        check_pixels(size_told(content, suffix), max_pixels)
         picture = decode_by_suffix(content, suffix, palette=palette)
     except UNDECODABLE as exc:
         reason = (str(exc).splitlines() or [""])[0][:120] or type(exc).__name__
@@ -137,12 +142,26 @@ def decode_by_suffix(content: bytes, suffix: str, *, palette: bool) -> np.ndarra
     return decode_with_pillow(content, palette=palette)
 
 
+def size_told(content: bytes, suffix: str) -> tuple[int, ...]:
+    """Return the shape that a file claims to have, without decoding it; of an array nothing: it is as long as it is."""
+    if suffix == ".npy":
+        return ()
+    if suffix in (".tif", ".tiff"):
+        import tifffile
+
+        with tifffile.TiffFile(io.BytesIO(content)) as tiff:
+            return tuple(tiff.series[0].shape)
+    if is_deep_png(content):
+        return struct.unpack(">II", content[16:24])
+    with Image.open(io.BytesIO(content)) as image:
+        return image.size
+
+
 def decode_tiff(content: bytes) -> np.ndarray:
     """Decode a TIFF."""
     import tifffile
 
     with tifffile.TiffFile(io.BytesIO(content)) as tiff:
-        check_pixels(tiff.series[0].shape)
         return tiff.asarray()
 
 
@@ -156,24 +175,22 @@ def decode_deep_png(content: bytes) -> np.ndarray:
     """Decode such a PNG into (H, W, C), R G B A as they lie in the file."""
     import imagecodecs
 
-    check_pixels(struct.unpack(">II", content[16:24]))
     return imagecodecs.png_decode(content)
 
 
 def decode_with_pillow(content: bytes, *, palette: bool) -> np.ndarray:
     """Decode a PNG, JPEG or simple TIFF, without opacity where it is gray."""
     with Image.open(io.BytesIO(content)) as image:
-        check_pixels(image.size)
         if image.mode == "P" and palette:
             return np.asarray(image.convert("RGB"))
         return np.asarray(image.getchannel("L") if image.mode == "LA" else image)
 
 
-def check_pixels(shape: tuple[int, ...]) -> None:
+def check_pixels(shape: tuple[int, ...], most: int) -> None:
     """Raise ValueError when a picture of `shape` is too large to be one."""
     sides = [int(side) for side in shape]
-    if math.prod(sorted(sides)[-2:]) > MAX_PIXELS or math.prod(sides) > 8 * MAX_PIXELS:
-        msg = f"{' x '.join(str(side) for side in sides)} pixels are more than the limit of {MAX_PIXELS}"
+    if math.prod(sorted(sides)[-2:]) > most or math.prod(sides) > 8 * most:
+        msg = f"{' x '.join(str(side) for side in sides)} pixels are more than the limit of {most}"
         raise ValueError(msg)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from PIL import Image
 
-__all__ = ["COLORS", "compose", "decode_thumbnail", "encode_png", "encode_thumbnail"]
+__all__ = ["COLORS", "compose", "decode_thumbnail", "encode_png", "encode_thumbnail", "stretch"]
 
 TILE_PX = 128
 JPEG_QUALITY = 85
@@ -25,16 +25,18 @@ COLORS: dict[str, tuple[float, float, float]] = {
 
 def encode_thumbnail(crop: np.ndarray) -> bytes:
     """Encode a crop (C, H, W) as a gray JPEG of (128, C * 128) px, each channel stretched to its own range."""
-    tiles = []
-    for channel in crop:
-        image = Image.fromarray(channel if channel.dtype == np.uint8 else channel.astype(np.float32))
-        tile = np.asarray(image.resize((TILE_PX, TILE_PX), Image.Resampling.BILINEAR, reducing_gap=2.0), np.float32)
-        low, high = float(tile.min()), float(np.percentile(tile, BRIGHT_PERCENTILE))
-        tiles.append(((tile - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8))
-    strip = Image.fromarray(np.concatenate(tiles, axis=1))
+    strip = Image.fromarray(np.concatenate([stretch(channel, (TILE_PX, TILE_PX)) for channel in crop], axis=1))
     buffer = io.BytesIO()
     strip.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()
+
+
+def stretch(channel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return a channel (H, W) at the size (width, height) as uint8, stretched to its own range."""
+    image = Image.fromarray(channel if channel.dtype == np.uint8 else channel.astype(np.float32))
+    tile = np.asarray(image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0), np.float32)
+    low, high = float(tile.min()), float(np.percentile(tile, BRIGHT_PERCENTILE))
+    return ((tile - low) * (255 / max(high - low, 1e-6))).clip(0, 255).astype(np.uint8)
 
 
 def decode_thumbnail(content: bytes) -> np.ndarray:

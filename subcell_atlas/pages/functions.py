@@ -356,13 +356,8 @@ def gene_table(names: Mapping[str, str], rows: Sequence[dict[str, Any]], *, key:
 
 def of_sequence(store: Store, names: Mapping[str, str]) -> None:
     """Ask for a sequence, and show what its protein may do and where it may go."""
-    with st.form("residues", border=False):
-        text = st.text_area(
-            "Sequence", key="sequence", height=120, label_visibility="collapsed",
-            placeholder="Residues of a protein, as they are or below a FASTA header",
-        )  # fmt: skip
-        st.form_submit_button("Ask", type="primary")
-    if not (text or "").strip():
+    text = parts.ask_sequence()
+    if not text:
         return
     with st.spinner("Embedding the sequence…"):
         rows = reading.find_functions(store, sequence=text, k=N_PREDICTED).to_pylist()

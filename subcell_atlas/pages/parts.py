@@ -23,6 +23,7 @@ __all__ = [
     "OTHER",
     "STYLE",
     "ask_proteins",
+    "ask_sequence",
     "blend",
     "colors_of",
     "csv_of",
@@ -111,6 +112,17 @@ def ask_proteins(names: Sequence[str], *, key: str, placeholder: str) -> list[st
         placeholder=placeholder,
         label_visibility="collapsed",
     )
+
+
+def ask_sequence() -> str:
+    """Return the residues that a person pasted, "" before."""
+    with st.form("residues", border=False):
+        text = st.text_area(
+            "Sequence", key="sequence", height=120, label_visibility="collapsed", max_chars=50_000,
+            placeholder="Residues of a protein, as they are or below a FASTA header",
+        )  # fmt: skip
+        st.form_submit_button("Ask", type="primary")
+    return (text or "").strip()
 
 
 def tell(*commands: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import networkx as nx
 import numpy as np
@@ -19,13 +20,19 @@ from subcell_atlas.pages.scatter import Points
 from subcell_atlas.schema import TABLES
 from subcell_atlas.store import Store, one_of, quote
 
+if TYPE_CHECKING:
+    from subcell_atlas.encoders.encoder import Encoder
+
 __all__ = [
     "OTHER",
     "Cell",
     "Question",
     "cell_points",
+    "encoder_of",
     "find_functions",
     "find_hits",
+    "find_like_crops",
+    "find_like_sequence",
     "find_places",
     "protein_points",
     "read_cell",
@@ -155,6 +162,42 @@ def _atlas(uri: str, key: tuple[int, ...]) -> Atlas:
     """Return an atlas that is kept, with the encoder of sequences that it loads."""
     del key
     return Atlas(Store.open(uri))
+
+
+def find_like_sequence(store: Store, sequence: str, question: Question) -> pa.Table:
+    """Return the proteins whose sequences are most like one."""
+    return _like_sequence(store.uri, versions(store, "proteins"), sequence, question)
+
+
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Question: repr})
+def _like_sequence(uri: str, key: tuple[int, ...], sequence: str, question: Question) -> pa.Table:
+    return _atlas(uri, key).similar_to_sequence(sequence, k=question.k, where=question.where)
+
+
+def encoder_of(store: Store) -> Encoder:
+    """Return the encoder that embeds pictures as the atlas's were, loaded once."""
+    return _encoder(store.uri, versions(store, "cells"))
+
+
+@st.cache_resource(show_spinner="Loading the encoder…", max_entries=1)
+def _encoder(uri: str, key: tuple[int, ...]) -> Encoder:
+    from subcell_atlas.encoders.encoder import load_encoder_of
+
+    del key
+    return load_encoder_of(query.recipe_for_pictures(Store.open(uri)))
+
+
+def find_like_crops(store: Store, crops: np.ndarray, mark: str, question: Question) -> pa.Table:
+    """Return the proteins that look most like crops (n, C, size, size), which `mark` tells from others."""
+    return _like_crops(store.uri, versions(store, "proteins", "profiles", "cells"), mark, question, crops)
+
+
+@st.cache_data(show_spinner=False, max_entries=64, hash_funcs={Question: repr})
+def _like_crops(uri: str, key: tuple[int, ...], mark: str, question: Question, _crops: np.ndarray) -> pa.Table:
+    del key, mark
+    store = Store.open(uri)
+    vector = query.vector_of_cells(store, encoder_of(store), _crops, cell_line=question.cell_line)
+    return query.similar_to_vector(store, vector, k=question.k, where=question.where, cell_line=question.cell_line)
 
 
 def read_cells(

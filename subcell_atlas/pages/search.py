@@ -1,6 +1,7 @@
 """The search page: a protein, its cells, and the proteins that look most like it.
 
-The address holds the question: `?gene=TOMM20&gene=VDAC1&k=20&cell_line=U-2+OS&localization=Cytosol`.
+The address holds the question: `?gene=TOMM20&gene=VDAC1&k=20&cell_line=U-2+OS&localization=Cytosol`. With `?by=Picture`
+and `?by=Sequence` the question is too long for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import streamlit as st
 from subcell_atlas import query
 from subcell_atlas.errors import AtlasError, UnknownName
 from subcell_atlas.identifiers import find_protein
-from subcell_atlas.pages import parts, reading
+from subcell_atlas.pages import page_file, parts, reading
+from subcell_atlas.pages.hits import show_hits
 from subcell_atlas.pages.overview import show_overview
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View, choose_view
@@ -22,7 +24,7 @@ from subcell_atlas.pages.reading import Question
 from subcell_atlas.sequence_vectors import note_on_sequences
 from subcell_atlas.store import Store
 
-CARDS_A_PAGE = 24
+PROTEINS, PICTURE, SEQUENCE = "Proteins", "Picture", "Sequence"  # what is asked by
 MAX_K = 200
 CELLS_OF_QUERY = 6
 CELLS_OF_HIT = 3
@@ -36,10 +38,19 @@ def show() -> None:
         store = parts.open_store("proteins")
         proteins = reading.read_proteins(store)
         channels = query.recipe_of_cells(store).get("channels") or ()
-        names = parts.ask_proteins(proteins["name"].to_pylist(), key="gene", placeholder=PLACEHOLDER)
-        question, view = ask_rest(store, proteins, channels)
-        rows = find_rows(names, proteins)
-        if rows:
+        ask = st.segmented_control(
+            "Ask by", [PROTEINS, PICTURE, SEQUENCE], default=PROTEINS, required=True, key="by", bind="query-params",
+            label_visibility="collapsed",
+        )  # fmt: skip
+        names = []
+        if ask == PROTEINS:
+            names = parts.ask_proteins(proteins["name"].to_pylist(), key="gene", placeholder=PLACEHOLDER)
+        question, view = ask_rest(store, proteins, channels, ask=ask or PROTEINS)
+        if ask == PICTURE:
+            of_picture(store, proteins, question, view)
+        elif ask == SEQUENCE:
+            of_sequence(store, proteins, question, view)
+        elif rows := find_rows(names, proteins):
             answer(store, proteins, rows, question, view)
         else:
             begin(store, proteins)
@@ -48,10 +59,10 @@ def show() -> None:
 
 def search_for(*names: str) -> None:
     """Make these proteins the query."""
-    st.session_state["gene"] = list(names)
+    st.session_state.update(by=PROTEINS, gene=list(names))
 
 
-def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str]) -> tuple[Question, View]:
+def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str], *, ask: str) -> tuple[Question, View]:
     """Return the rest of the question, and how to show cells."""
     labels = sorted({label for labels in proteins["localization"].to_pylist() for label in labels or ()})
     lines = sorted({line for lines in proteins["cell_lines"].to_pylist() for line in lines or ()})
@@ -59,8 +70,8 @@ def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str]) -> tuple
     row = st.container(horizontal=True)
     with row:
         k = st.number_input("Neighbors", 1, MAX_K, 12, key="k", bind="query-params", width=130)
-        modality = modalities[0] if modalities else "image"
-        if len(modalities) > 1:
+        modality = "sequence" if ask == SEQUENCE else modalities[0] if modalities else "image"
+        if len(modalities) > 1 and ask == PROTEINS:
             modality = st.selectbox("Compare by", modalities, key="modality", bind="query-params", width=140)
         line = None
         if lines and modality == "image":
@@ -145,7 +156,14 @@ def answer(
     if hits is None:
         st.warning(problem)
         return
-    show_hits(store, proteins, rows, hits, question, view)
+    names = [row["name"] for row in rows]
+    likeness = "Looks most like" if question.modality == "image" else f"Most like, by {question.modality},"
+    note = note_on_sequences(store) if question.modality != "image" else None
+    show_hits(
+        store, proteins, hits, title=f"{likeness} {plain(' + '.join(names))}", file=parts.file_name("similar", *names),
+        notes=[note] if note else [], cell_line=question.cell_line, view=view, search_for=search_for,
+    )  # fmt: skip
+    parts.snippets(*same_question(store, names, question))
 
 
 def show_query(
@@ -189,78 +207,55 @@ def facts(row: dict[str, Any]) -> str:
     return " · ".join(known) + (f"  \n:gray[{plain(', '.join(ids))}]" if ids else "")
 
 
-def show_hits(
-    store: Store,
-    proteins: pa.Table,
-    rows: Sequence[dict[str, Any]],
-    hits: pa.Table,
-    question: Question,
-    view: View,
-) -> None:
-    """Show the neighbors as cards, and offer them as a file."""
-    names = [row["name"] for row in rows]
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-        likeness = "Looks most like" if question.modality == "image" else f"Most like, by {question.modality},"
-        st.subheader(f"{likeness} {plain(' + '.join(names))}", anchor=False)
-        st.download_button(
-            "Download as CSV",
-            parts.csv_of(hits),
-            f"{parts.file_name('similar', *names)}.csv",
-            "text/csv",
-            icon=":material/download:",
-            on_click="ignore",
-            disabled=not hits.num_rows,
-        )
-    if not hits.num_rows:
-        st.info("No other protein meets these conditions. Take one of them away.")
+def of_picture(store: Store, proteins: pa.Table, question: Question, view: View) -> None:
+    """Ask for what looks like a picture that a person uploads."""
+    from subcell_atlas.pages.asked_picture import ask_picture
+
+    encoder = reading.encoder_of(store)
+    masking = query.recipe_for_pictures(store).masking or "none"
+    asked = ask_picture(encoder.spec, masking)
+    if asked is None:
         return
-    st.caption("The number is the cosine similarity of their vectors; 1 is alike. Click a name to search with it.")
-    if question.modality != "image" and (note := note_on_sequences(store)):
-        st.caption(plain(note))
-    page = st.container()
-    turn = 1
-    if hits.num_rows > CARDS_A_PAGE:
-        turn = st.pagination(-(-hits.num_rows // CARDS_A_PAGE), key="page")
-    with page:
-        cards(store, proteins, hits.slice((turn - 1) * CARDS_A_PAGE, CARDS_A_PAGE), question, view)
-    parts.snippets(*same_question(store, names, question))
-
-
-def cards(
-    store: Store,
-    proteins: pa.Table,
-    hits: pa.Table,
-    question: Question,
-    view: View,
-) -> None:
-    """Show a card for each hit: a click on its name makes it the query."""
-    name_of = dict(zip(proteins["protein_id"].to_pylist(), proteins["name"].to_pylist(), strict=True))
-    cells_of = reading.read_cells(
-        store, tuple(hits["protein_id"].to_pylist()), n=CELLS_OF_HIT, cell_line=question.cell_line
+    with st.spinner("Embedding it…"):
+        hits = reading.find_like_crops(store, asked.crops, asked.mark, question)
+    show_found(store, proteins, hits, question, view, title=f"Looks most like {plain(asked.name)}", file="like_picture")
+    given = f"k={question.k}" + (f", where={question.where!r}" if question.where else "")
+    where = f" --where {parts.shell(question.where)}" if question.where else ""
+    parts.snippets(
+        f"import subcell_atlas\n\natlas = subcell_atlas.open_atlas({store.uri!r})\n"
+        f"hits = atlas.similar_to_image(picture, {given}).to_pandas()  # (C, H, W): {', '.join(encoder.spec.channels)}",
+        f"subcell-atlas similar --image FILE -k {question.k}{where} --atlas {parts.shell(store.uri)}",
     )
-    grid = st.grid(3, min_column_width=320, gap="small", border=True)
-    for hit in hits.to_pylist():
-        name = name_of[hit["protein_id"]]
-        with grid.cell(), st.container(gap="xsmall"):
-            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
-                    st.markdown(f":gray[{hit['rank']}]", width="content")
-                    st.button(
-                        f"**{plain(name)}**",
-                        key=f"hit_{hit['protein_id']}",
-                        type="tertiary",
-                        on_click=search_for,
-                        args=(name,),
-                        help="Search with this protein",
-                    )
-                st.markdown(f"{hit['similarity']:.2f}", width="content")
-            if cells := cells_of.get(hit["protein_id"]):
-                st.image(
-                    view.picture(cells),
-                    width="stretch",
-                    alt=f"{len(cells)} cells of {name}",
-                )
-            st.caption(f"{parts.listed(hit['localization'])} · {parts.plural(hit['n_cells'] or 0, 'cell')}")
+
+
+def of_sequence(store: Store, proteins: pa.Table, question: Question, view: View) -> None:
+    """Ask for proteins whose sequences are like one that a person pastes."""
+    text = parts.ask_sequence()
+    if not text:
+        return
+    with st.spinner("Embedding the sequence…"):
+        hits = reading.find_like_sequence(store, text, question)
+    show_found(store, proteins, hits, question, view, title="Most like this sequence", file="like_sequence")
+    st.page_link(page_file("functions"), label="What such a protein may do", query_params={"ask": "Sequence"})
+    given = f"k={question.k}" + (f", where={question.where!r}" if question.where else "")
+    where = f" --where {parts.shell(question.where)}" if question.where else ""
+    parts.snippets(
+        f"import subcell_atlas\n\natlas = subcell_atlas.open_atlas({store.uri!r})\n"
+        f"hits = atlas.similar_to_sequence(sequence, {given}).to_pandas()",
+        f"subcell-atlas similar --sequence FILE.fasta -k {question.k}{where} --atlas {parts.shell(store.uri)}",
+    )
+
+
+def show_found(
+    store: Store, proteins: pa.Table, hits: pa.Table, question: Question, view: View, *, title: str, file: str
+) -> None:
+    """Show what is like something that is not in the atlas, in the overview and as cards."""
+    note = note_on_sequences(store) if file == "like_sequence" else None
+    show_hits(
+        store, proteins, hits, title=title, file=file, notes=[note] if note else [], cell_line=question.cell_line,
+        view=view, search_for=search_for,
+    )  # fmt: skip
+    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), height=430, search_for=search_for)
 
 
 def same_question(store: Store, names: Sequence[str], question: Question) -> tuple[str, str]:
