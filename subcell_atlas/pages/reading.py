@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import networkx as nx
 import pyarrow as pa
 import streamlit as st
 
 from subcell_atlas import query
+from subcell_atlas.about import describe
 from subcell_atlas.atlas import Atlas
 from subcell_atlas.maps import MAIN
+from subcell_atlas.schema import TABLES
 from subcell_atlas.store import Store, quote
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "find_functions",
     "find_hits",
     "find_places",
+    "read_about",
     "read_cells",
     "read_map",
     "read_proteins",
@@ -72,6 +76,17 @@ class Cell:
 def versions(store: Store, *tables: str) -> tuple[int, ...]:
     """Return the versions of `tables`: together with the address, the key of what was read from them."""
     return tuple(store.version(table) for table in tables)
+
+
+def read_about(store: Store) -> dict[str, Any]:
+    """Return what there is to say of the atlas as a whole."""
+    return _about(store.uri, versions(store, *TABLES))
+
+
+@st.cache_data(show_spinner="Counting…", max_entries=2)
+def _about(uri: str, key: tuple[int, ...]) -> dict[str, Any]:
+    del key
+    return describe(Store.open(uri))
 
 
 def read_proteins(store: Store) -> pa.Table:
