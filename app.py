@@ -16,6 +16,7 @@ st.navigation(
         st.Page(page_file("map"), title="Map", icon=":material/account_tree:", url_path="map"),
         st.Page(page_file("functions"), title="Functions", icon=":material/science:", url_path="functions"),
         st.Page(page_file("sql"), title="SQL", icon=":material/table:", url_path="sql"),
+        st.Page(page_file("about"), title="About", icon=":material/info:", url_path="about"),
     ],
     position="top",
 ).run()

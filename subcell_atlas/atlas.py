@@ -9,10 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from . import function_query, map_query, query
-from .cell_index import index_record
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import BadInput, NotBuilt, UnknownName
-from .fusion_vectors import alignment_of, stored_fusion
+from .fusion_vectors import alignment_of
 from .images.crops import cut_cells
 from .maps import MAIN
 from .sequence_vectors import stored_encoder
@@ -217,15 +216,10 @@ class Atlas:
         return self._store.read("proteins", columns, where=where)
 
     def info(self) -> dict[str, Any]:
-        """Return the number of rows of each table, the recipes of the vectors, how cells are indexed, vectors fused."""
-        tables = {name: self._store.count(name) for name in self._store.names()}
-        recipes = {name: r for name, r in self._store.metadata("proteins").get("recipes", {}).items() if r}
-        found = {"uri": self.uri, "tables": tables, "recipe": query.recipe_of_cells(self._store), "recipes": recipes}
-        return {
-            **found,
-            "index": index_record(self._store),
-            "fusion": {key: value for key, value in stored_fusion(self._store).items() if key != "built_from"},
-        }
+        """Return what there is to say of the atlas as a whole, ready for JSON but for times; see `about.describe`."""
+        from .about import describe
+
+        return describe(self._store)
 
     def to_anndata(self, *, modality: str = "image") -> anndata.AnnData:
         """Return the proteins as AnnData: obs their columns, X the vectors, obsm['X_umap'] the layout."""

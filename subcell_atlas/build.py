@@ -5,6 +5,7 @@ Each stage notes, with the table it writes, the versions of the tables it read; 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +31,11 @@ from .runs import Run
 from .sequence_vectors import embed_sequences, has_sequences, sequences_to_embed, stored_encoder
 from .store import Store
 
-__all__ = ["DEFAULT_SEED", "STAGES", "FunctionSettings", "MapSettings", "build"]
+__all__ = ["DEFAULT_SEED", "STAGES", "FunctionSettings", "MapSettings", "build", "out_of_date"]
 
 DEFAULT_SEED = 0
 COMPOSITION = "composition"  # of `sequences`: needs no weights
+KIND = "build "  # of runs; the task's name follows
 
 
 def build(
@@ -69,12 +71,35 @@ def build(
             continue
         for task in stage.tasks(store, choices):
             if force or not task.is_current(store, seed):
-                run = Run.start(store, kind=f"build {task.name}")
+                run = Run.start(store, kind=f"{KIND}{task.name}")
                 run.finish({**task.make(store, seed), "seed": seed})
                 made.append(task.name)
     if made:
         store.compact("profiles", "proteins", *MAP_TABLES, *FUNCTION_TABLES, "runs")
     return made
+
+
+def out_of_date(store: Store) -> dict[str, str]:
+    """Return what a build would make, or make anew with the seed it was made with last: the command that does."""
+    seeds = last_seeds(store)
+    commands = {}
+    for name, stage in STAGES.items():
+        for task in stage.tasks(store, Choices()) if stage.applies(store) else ():
+            seed = seeds.get(task.name, DEFAULT_SEED)
+            if not task.is_current(store, seed):
+                commands[task.name] = f"subcell-atlas build {name}" + (
+                    f" --seed {seed}" if seed != DEFAULT_SEED else ""
+                )
+    return commands
+
+
+def last_seeds(store: Store) -> dict[str, int]:
+    """Return the seed of the latest finished run of each task."""
+    if not store.has("runs"):
+        return {}
+    runs = store.read("runs", ["kind", "finished", "counts"], where=f"kind LIKE '{KIND}%' AND finished IS NOT NULL")
+    rows = runs.sort_by("finished").to_pylist()
+    return {row["kind"].removeprefix(KIND): json.loads(row["counts"]).get("seed", DEFAULT_SEED) for row in rows}
 
 
 def build_profiles(store: Store, seed: int) -> dict[str, int]:
@@ -243,9 +268,9 @@ class PlacesTask:
 class Choices:
     """How a person wants what is made; None: as it was made last."""
 
-    of_map: MapSettings | None
-    of_functions: FunctionSettings | None
-    of_fusion: str | None
+    of_map: MapSettings | None = None
+    of_functions: FunctionSettings | None = None
+    of_fusion: str | None = None
 
 
 def map_tasks(store: Store, choices: Choices) -> list[MapTask]:

@@ -716,7 +716,7 @@ def similar(
     --cells a picture, or a cell, is compared with every cell; --where is a condition over the columns of cells then.
     """
     from .atlas import open_atlas
-    from .fusion_vectors import say_error
+    from .fusion_vectors import say_error, stored_fusion
     from .sequence_vectors import note_on_sequences
 
     picture = {name: options.pop(name) for name in OF_PICTURE}
@@ -746,7 +746,7 @@ def similar(
                 record.residues, modality=modality or "sequence", weights=weights, **options
             )
             if modality == "image":
-                click.echo(say_error(atlas.info()["fusion"]["error"]), err=True)
+                click.echo(say_error(stored_fusion(atlas.store)["error"]), err=True)
         else:
             hits = atlas.similar(*genes, modality=modality or "image", **options)
         if (sequence or modality in ("sequence", "fused")) and (note := note_on_sequences(atlas.store)):
@@ -798,7 +798,9 @@ def picture_given(
     atlas: Atlas, images: Sequence[Path], *, pixel_size: float, field: bool, mask: Path | None, **of_encoder: Any
 ) -> dict[str, Any]:
     """Return the picture that a person gave, and what they said of it, as `Atlas` is asked."""
-    order = ", ".join(atlas.info()["recipe"].get("channels") or [])
+    from .query import recipe_of_cells
+
+    order = ", ".join(recipe_of_cells(atlas.store).get("channels") or [])
     click.echo(f"The picture's channels are taken to be {order}, in this order.", err=True)
     shape = {"pixel_size_um": pixel_size, "is_crop": not field, "mask": read_mask(mask) if mask else None}
     return {"picture": read_picture(images), **shape, **of_encoder}
@@ -1199,7 +1201,7 @@ def encoders_command(uri: str | None, as_json: bool) -> None:
 @atlas_option
 @json_option
 def info(uri: str | None, as_json: bool) -> None:
-    """Say what is in the atlas: rows of each table, and the recipe of its embeddings."""
+    """Say what is in the atlas: rows of each table, the recipe of its embeddings, what is missing; JSON has more."""
     from .atlas import open_atlas
 
     with open_atlas(resolve(uri)) as atlas:
@@ -1213,6 +1215,8 @@ def info(uri: str | None, as_json: bool) -> None:
         click.echo(
             f"{index['indexed']:,} cells are indexed. Recall of the ten nearest, by what a filter keeps: {recall}."
         )
+    if not as_json and (lacking := [check for check in found["checks"] if check["status"] != "ok"]):
+        show(lacking, ["name", "found", "fix"])
 
 
 @main.command()

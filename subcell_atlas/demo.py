@@ -17,13 +17,14 @@ from . import function_query, query
 from .build import build
 from .encoders import load_encoder
 from .errors import BadInput, NotBuilt
-from .evaluate import evaluate, last_results
+from .evaluate import agreement_rows, evaluate, last_results
 from .printing import show, tree_lines
 from .sql import SqlSession
 from .store import Store, quote
 
 __all__ = ["run_demo"]
 
+MOST_ROWS = 6  # of how well the truth was found: neighbors of three kinds, three levels of the map
 SUMMARY = """\
 SELECT localization[1] AS main_place, count(*) AS proteins, sum(n_cells) AS cells,
        round(avg(variability), 2) AS variability
@@ -108,25 +109,7 @@ def own_command() -> str:
 def show_truth(measured: Mapping[str, Mapping[str, Any]]) -> None:
     """Print how well neighbors and map recover what was planted, beside shuffled labels."""
     click.secho("How much of the planted truth was found  (subcell-atlas evaluate)", bold=True)
-    retrieval, of_map = measured.get("retrieval", {}), measured.get("map", {})
-    rows = [
-        {
-            "what": f"same {kind}: mean average precision of neighbors",
-            "found": retrieval[f"{kind}_map"],
-            "labels shuffled": retrieval[f"{kind}_map_shuffled"],
-        }
-        for kind in ("complex", "localization", "compartment")
-        if f"{kind}_map" in retrieval
-    ]
-    levels = sorted({name.split("_")[1] for name in of_map if name.startswith("level_")}, key=int)
-    rows += [
-        {
-            "what": f"map, {of_map[f'level_{level}_systems']} systems of level {level}: mutual information",
-            "found": of_map[f"level_{level}_ami"],
-            "labels shuffled": of_map[f"level_{level}_ami_shuffled"],
-        }
-        for level in levels[:3]
-    ]
+    rows = agreement_rows(measured)[:MOST_ROWS]
     show(rows, ["what", "found", "labels shuffled"])
     told = measured.get("functions", {})
     if told:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from .errors import NotBuilt, UnknownName
@@ -16,9 +18,35 @@ from .profiles import vectors_of
 from .runs import Run
 from .store import Store
 
-__all__ = ["EVALUATIONS", "evaluate", "last_results"]
+__all__ = [
+    "EVALUATIONS",
+    "KIND",
+    "Evaluation",
+    "agreement_rows",
+    "evaluate",
+    "function_rows",
+    "last_evaluations",
+    "last_results",
+]
 
 MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
+KIND = "evaluate "  # of runs; the evaluation's name follows
+VECTORS = ("ingest", "annotate", "build profiles")
+WRITERS = {  # of what each evaluation reads: the kinds of runs
+    "retrieval": VECTORS,
+    "map": (*VECTORS, "build map"),
+    "functions": (*VECTORS, "build sequence", "build functions"),
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The latest finished run of an evaluation. since: the kinds of later runs that may have changed what it read."""
+
+    finished: datetime
+    seed: int | None
+    metrics: Mapping[str, Any]
+    since: Sequence[str]
 
 
 def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[str, dict[str, Any]]:
@@ -34,7 +62,7 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
     for name, measure in EVALUATIONS.items():
         if names and name not in names:
             continue
-        run = Run.start(store, kind=f"evaluate {name}", recipe=store.recipe("proteins", "image"))
+        run = Run.start(store, kind=f"{KIND}{name}", recipe=store.recipe("proteins", "image"))
         try:
             results[name] = measure(store, seed)
         except NotBuilt as exc:
@@ -50,15 +78,60 @@ def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[
 
 def last_results(store: Store) -> dict[str, dict[str, Any]]:
     """Return the numbers of the latest finished run of each evaluation; one that never ran is left out."""
-    results: dict[str, dict[str, Any]] = {}
+    return {name: dict(found.metrics) for name, found in last_evaluations(store).items()}
+
+
+def last_evaluations(store: Store) -> dict[str, Evaluation]:
+    """Return the latest finished run of each evaluation; one that never ran is left out."""
     if not store.has("runs"):
-        return results
-    runs = store.read("runs", ["kind", "finished", "counts"], where="finished IS NOT NULL")
-    for row in runs.sort_by("finished").to_pylist():
-        name = row["kind"].removeprefix("evaluate ")
-        if name in EVALUATIONS:
-            results[name] = json.loads(row["counts"])
-    return results
+        return {}
+    runs = store.read("runs", ["kind", "started", "finished", "counts"]).sort_by("started").to_pylist()
+    found = {}
+    for row in runs:
+        name = row["kind"].removeprefix(KIND)
+        if name in EVALUATIONS and row["finished"]:
+            metrics = json.loads(row["counts"])
+            seed = metrics.pop("seed", None)
+            since = [each["kind"] for each in runs if each["kind"] in WRITERS[name] and may_follow(each, row)]
+            found[name] = Evaluation(row["finished"], seed, metrics, list(dict.fromkeys(since)))
+    return found
+
+
+def may_follow(run: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether a run may have written after another began: it ended later, or has not ended and began later."""
+    return bool((run["finished"] or run["started"]) > other["started"])
+
+
+def agreement_rows(measured: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return, a row each, what neighbors and map recover of what is known, beside the same with shuffled labels."""
+    retrieval, of_map = measured.get("retrieval", {}), measured.get("map", {})
+    rows = [
+        {
+            "what": f"same {kind}: mean average precision of neighbors",
+            "found": retrieval[f"{kind}_map"],
+            "labels shuffled": retrieval[f"{kind}_map_shuffled"],
+        }
+        for kind in ("complex", "localization", "compartment")
+        if f"{kind}_map" in retrieval
+    ]
+    levels = sorted({name.split("_")[1] for name in of_map if name.startswith("level_")}, key=int)
+    return rows + [
+        {
+            "what": f"map, {of_map[f'level_{level}_systems']} systems of level {level}: mutual information",
+            "found": of_map[f"level_{level}_ami"],
+            "labels shuffled": of_map[f"level_{level}_ami_shuffled"],
+        }
+        for level in levels
+    ]
+
+
+def function_rows(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return, a row for each modality, how well functions are told: what `measure_functions` has of it."""
+    return [
+        {"modality": name, **own, "95 %": f"{own['macro_ap_low']:.3f} to {own['macro_ap_high']:.3f}"}
+        for name, own in measured.items()
+        if isinstance(own, dict) and "macro_ap" in own
+    ]
 
 
 def measure_retrieval(store: Store, seed: int) -> dict[str, float]:

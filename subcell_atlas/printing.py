@@ -12,6 +12,7 @@ import click
 
 __all__ = [
     "describe",
+    "json_text",
     "print_json",
     "reply",
     "show",
@@ -87,8 +88,13 @@ def brief_list(items: Sequence[Any]) -> str:
 
 
 def print_json(document: Any) -> None:
-    """Print a JSON document: NaN as null, bytes as base64, times in ISO 8601."""
-    click.echo(json.dumps(plain(document), ensure_ascii=False, default=str))
+    """Print a JSON document, see `json_text`."""
+    click.echo(json_text(document))
+
+
+def json_text(document: Any, *, indent: int | None = None) -> str:
+    """Return a document as JSON: NaN as null, bytes as base64, times in ISO 8601."""
+    return json.dumps(plain(document), ensure_ascii=False, default=str, indent=indent)
 
 
 def plain(value: Any) -> Any:
@@ -198,16 +204,17 @@ def because(row: dict[str, Any]) -> str:
 
 def show_function_metrics(found: dict[str, Any]) -> None:
     """Print how well functions are told by each modality, held out in two ways, and where fusion loses."""
+    from .evaluate import function_rows
+
     columns = ["modality", "macro_ap", "95 %", "micro_ap", "fmax", "brier_skill", "calibration_error"]
     for title, of in (("by protein", found), ("with their homologues", found.get("by_homology"))):
         if of is None:
             continue
-        rows = [
-            {"modality": name, **own, "95 %": f"{own['macro_ap_low']:.3f} to {own['macro_ap_high']:.3f}"}
-            for name, own in of.items()
-            if isinstance(own, dict) and "macro_ap" in own
-        ]
-        show(rows, columns, title=f"{of['n_terms']} terms, {of['n_proteins']} proteins with both, held out {title}")
+        show(
+            function_rows(of),
+            columns,
+            title=f"{of['n_terms']} terms, {of['n_proteins']} proteins with both, held out {title}",
+        )
         against = [each for each in of["differences"] if each["metric"] == "macro_ap"]
         for each in against:
             p = "< 0.001" if each["p"] < 0.001 else f"{each['p']:.2g}"

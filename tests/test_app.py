@@ -19,7 +19,7 @@ from subcell_atlas.pages import functions, parts, pictures, scatter
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
-PAGES = {"search": None, **{name: f"subcell_atlas/pages/{name}.py" for name in ("map", "functions", "sql")}}
+PAGES = {"search": None, **{name: f"subcell_atlas/pages/{name}.py" for name in ("map", "functions", "sql", "about")}}
 HOSTILE = ["<b>BOLD</b>", "![x](http://picture.invalid/x.png)", ":red[R] <script>", "A_b_c"]
 
 

@@ -1,4 +1,4 @@
-"""The app: a file per page (search, map, sql), and what they share (reading, pictures, parts)."""
+"""The app: a file per page (search, map, functions, sql, about), and what they share (reading, pictures, parts)."""
 
 from __future__ import annotations
 

@@ -42,6 +42,7 @@ __all__ = [
 
 STYLE = """<style>
 .stMainBlockContainer { padding: 4.25rem 3rem 1.5rem; }
+.stTable td p { overflow-wrap: anywhere !important; }
 @media (max-width: 640px) { .stMainBlockContainer { padding: 4.25rem 1rem 1.5rem; } }
 </style>"""
 

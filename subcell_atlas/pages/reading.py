@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import networkx as nx
 import numpy as np
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import streamlit as st
 
 from subcell_atlas import map_query, query
+from subcell_atlas.about import describe
 from subcell_atlas.atlas import Atlas
 from subcell_atlas.maps import MAIN
 from subcell_atlas.pages.scatter import Points
@@ -35,6 +36,7 @@ __all__ = [
     "find_like_sequence",
     "find_places",
     "protein_points",
+    "read_about",
     "read_cell",
     "read_cells",
     "read_map",
@@ -94,6 +96,17 @@ class Cell:
 def versions(store: Store, *tables: str) -> tuple[int, ...]:
     """Return the versions of `tables`: together with the address, the key of what was read from them."""
     return tuple(store.version(table) for table in tables)
+
+
+def read_about(store: Store) -> dict[str, Any]:
+    """Return what there is to say of the atlas as a whole."""
+    return _about(store.uri, versions(store, *TABLES))
+
+
+@st.cache_data(show_spinner="Counting…", max_entries=2)
+def _about(uri: str, key: tuple[int, ...]) -> dict[str, Any]:
+    del key
+    return describe(Store.open(uri))
 
 
 def read_proteins(store: Store) -> pa.Table:
