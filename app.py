@@ -13,6 +13,7 @@ st.html(STYLE)
 st.navigation(
     [
         st.Page(page_file("search"), title="Search", icon=":material/search:", default=True),
+        st.Page(page_file("protein"), title="Protein", icon=":material/biotech:", url_path="protein"),
         st.Page(page_file("map"), title="Map", icon=":material/account_tree:", url_path="map"),
         st.Page(page_file("functions"), title="Functions", icon=":material/science:", url_path="functions"),
         st.Page(page_file("sql"), title="SQL", icon=":material/table:", url_path="sql"),

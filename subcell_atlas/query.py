@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations, zip_longest
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -24,9 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODALITIES",
+    "cohesion",
     "compare",
+    "compare_among",
     "map_graph",
+    "pairs_within_proteins",
     "paths_of",
+    "predicted_places",
+    "profiles_of",
     "protein_row",
     "recipe_of_cells",
     "similar",
@@ -246,44 +252,51 @@ def compare(store: Store, name: str, *, by: str) -> pa.Table:
     allowed = ("cell_line", "condition", "antibody")
     if by not in allowed:
         raise UnknownName("comparison", by, allowed)
-    row = protein_row(store, name)
-    profiles = store.read("profiles", ["protein_id", by, "n_cells", "embedding"], where=f"{by} IS NOT NULL")
-    pairs = pairs_within_proteins(profiles, by)
-    everyone = np.sort([pair["similarity"] for pair in pairs])
-    mine = [pair for pair in pairs if pair["protein_id"] == row["protein_id"]]
-    if not mine:
-        groups = sorted({r[by] for r in profiles.to_pylist() if r["protein_id"] == row["protein_id"]})
-        seen = f"{groups[0]} is the only one known of it" if groups else "none is known of it"
+    return compare_among(pairs_within_proteins(store, by), store, name, by=by)
+
+
+def compare_among(pairs: pa.Table, store: Store, name: str, *, by: str) -> pa.Table:
+    """Return what `compare` does, from the `pairs` of all proteins."""
+    protein = protein_row(store, name)["protein_id"]
+    mine = pairs.filter(pc.equal(pairs["protein_id"], protein))
+    if not mine.num_rows:
+        of_protein = store.read("profiles", [by], where=f"protein_id = {quote(protein)} AND {by} IS NOT NULL")
+        seen = f"{of_protein[by][0]} is the only one known of it" if of_protein.num_rows else "none is known of it"
         raise NotBuilt(f"{name} cannot be compared by {by}: {seen}.")
-    for pair in mine:
-        pair["percentile"] = 100 * float(np.searchsorted(everyone, pair["similarity"])) / len(everyone)
-    return pa.Table.from_pylist(mine).drop_columns(["protein_id"])
+    everyone = np.sort(pairs["similarity"].to_numpy())
+    lower = np.searchsorted(everyone, mine["similarity"].to_numpy())
+    return mine.append_column("percentile", pa.array(100 * lower / len(everyone))).drop_columns(["protein_id"])
 
 
-def pairs_within_proteins(profiles: pa.Table, by: str) -> list[dict[str, Any]]:
-    """Return every pair of groups of every protein with the cosine of their mean profiles."""
-    vectors = vectors_of(profiles["embedding"])
-    n_cells = profiles["n_cells"].to_numpy()
+def pairs_within_proteins(store: Store, by: str) -> pa.Table:
+    """Return every pair of groups of every protein: protein_id, a, b, n_cells_a, n_cells_b, similarity.
+
+    A group is what a protein's profiles with the same value of `by` tell, weighted by their cells; similarity is the
+    cosine of two groups' means.
+    """
+    profiles = store.read("profiles", ["protein_id", by, "n_cells", "embedding"], where=f"{by} IS NOT NULL")
     rows_of: dict[str, dict[str, list[int]]] = {}
-    for row, (protein, group) in enumerate(
-        zip(profiles["protein_id"].to_pylist(), profiles[by].to_pylist(), strict=True)
-    ):
+    for row, (protein, group) in enumerate(zip(*(profiles[c].to_pylist() for c in ("protein_id", by)), strict=True)):
         rows_of.setdefault(protein, {}).setdefault(group, []).append(row)
-    pairs = []
-    for protein, groups in rows_of.items():
-        means = {g: np.average(vectors[rows], axis=0, weights=n_cells[rows]) for g, rows in groups.items()}
-        for a, b in combinations(sorted(groups), 2):
-            pairs.append(
-                {
-                    "protein_id": protein,
-                    "a": a,
-                    "b": b,
-                    "n_cells_a": int(n_cells[groups[a]].sum()),
-                    "n_cells_b": int(n_cells[groups[b]].sum()),
-                    "similarity": cosine(means[a], means[b]),
-                }
-            )
-    return pairs
+    vectors, n_cells = vectors_of(profiles["embedding"]), profiles["n_cells"].to_numpy()
+    columns: dict[str, list[Any]] = {name: [] for name in ("protein_id", "a", "b", "n_cells_a", "n_cells_b")}
+    similarity = [np.empty(0)]
+    for protein, rows in rows_of.items():
+        if len(rows) < 2:
+            continue
+        groups = sorted(rows)
+        means = np.stack([n_cells[rows[group]] @ vectors[rows[group]] for group in groups])
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-300)
+        n_of = [int(n_cells[rows[group]].sum()) for group in groups]
+        first, second = np.triu_indices(len(groups), 1)
+        similarity.append((means @ means.T)[first, second])
+        columns["protein_id"] += [protein] * len(first)
+        for name, index in (("a", first), ("b", second)):
+            columns[name] += [groups[i] for i in index]
+            columns[f"n_cells_{name}"] += [n_of[i] for i in index]
+    kinds = (pa.string(), pa.string(), pa.string(), pa.int32(), pa.int32())
+    table = {name: pa.array(values, kind) for (name, values), kind in zip(columns.items(), kinds, strict=True)}
+    return pa.table({**table, "similarity": pa.array(np.concatenate(similarity))})
 
 
 def map_graph(store: Store, name: str = MAIN) -> nx.DiGraph:
@@ -327,6 +340,41 @@ def paths_of(store: Store, name: str, map_name: str = MAIN) -> tuple[str, list[l
     for system in smallest:
         paths.extend([[root]] if system == root else nx.all_simple_paths(graph, root, system))
     return row["gene_symbol"] or row["protein_id"], paths
+
+
+def profiles_of(store: Store, protein: str) -> pa.Table:
+    """Return the profiles of a protein by id, those with the most cells first, without their vectors.
+
+    similarity: the cosine of the profile and the protein's vector, null where the protein has none.
+    """
+    wanted = ["antibody", "cell_line", "condition", "n_cells", "n_plates", "localization", "spread"]
+    if not store.has("profiles"):
+        return pa.table({name: pa.nulls(0) for name in (*wanted, "similarity")})
+    found = store.read("profiles", [*wanted, "embedding"], where=f"protein_id = {quote(protein)}")
+    found = found.sort_by([("n_cells", "descending")])
+    whole = store.read("proteins", ["image"], where=f"protein_id = {quote(protein)} AND image IS NOT NULL")
+    likeness: list[float | None] = [None] * found.num_rows
+    if whole.num_rows:
+        vector = vectors_of(whole["image"])[0]
+        likeness = [cosine(vector, profile) for profile in vectors_of(found["embedding"])]
+    return found.select(wanted).append_column("similarity", pa.array(likeness, pa.float32()))
+
+
+def predicted_places(store: Store, protein: str) -> pa.Table:
+    """Return the localizations predicted of a protein's cells, by id, and the share of cells with each, most first."""
+    where = f"protein_id = {quote(protein)} AND predicted_localization IS NOT NULL"
+    cells = store.read("cells", ["predicted_localization"], where=where) if store.has("cells") else pa.table({})
+    counts = Counter(place for places in cells.to_pylist() for place in places["predicted_localization"])
+    ranked = counts.most_common()
+    shares = [n / cells.num_rows for _, n in ranked]
+    return pa.table({"localization": pa.array([p for p, _ in ranked], pa.string()), "share": pa.array(shares)})
+
+
+def cohesion(store: Store, proteins: Sequence[str], *, modality: str, cell_line: str | None) -> list[float]:
+    """Return of each protein, by id, the cosine with the mean of the others: who has the lowest is the odd one out."""
+    vectors = [vector_of(store, protein, modality=modality, cell_line=cell_line) for protein in proteins]
+    directions = np.array([vector / np.linalg.norm(vector) for vector in vectors])
+    return [cosine(own, directions.sum(axis=0) - own) for own in directions]
 
 
 def thumbnails(store: Store, proteins: Sequence[str], *, n: int = 6, cell_line: str | None = None) -> pa.Table:

@@ -19,7 +19,10 @@ from subcell_atlas.pages import functions, parts, pictures, scatter
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
-PAGES = {"search": None, **{name: f"subcell_atlas/pages/{name}.py" for name in ("map", "functions", "sql", "about")}}
+PAGES = {
+    "search": None,
+    **{name: f"subcell_atlas/pages/{name}.py" for name in ("protein", "map", "functions", "sql", "about")},
+}
 HOSTILE = ["<b>BOLD</b>", "![x](http://picture.invalid/x.png)", ":red[R] <script>", "A_b_c"]
 
 
@@ -489,3 +492,38 @@ def test_a_term_that_nothing_tells_is_said_to_be_so():
     row = {"image": None, "sequence": None, "fused": None, "prior": 0.1, "support": []}
     assert functions.why(row).startswith("No modality tells it; 10.0% of proteins have it.")
     assert functions.why({**row, "image": 0.2}).startswith("By picture 0.20; 10.0% of proteins have it.")
+
+
+def test_of_several_genes_the_odd_one_out_is_told(open_page, demo_atlas):
+    store = Store.open(demo_atlas)
+    near = query.similar(store, ["DEMO003"], k=2)["gene_symbol"].to_pylist()
+    far = query.similar(store, ["DEMO003"], k=39)["gene_symbol"].to_pylist()[-1]
+    app = open_page(demo_atlas, gene=["DEMO003", far, *near])
+    assert f"The odd one out: **{far}**" in texts(app)
+    assert "odd one" not in texts(open_page(demo_atlas, gene=["DEMO003", far]))
+
+
+def test_the_page_of_a_protein_shows_its_profiles_place_and_functions(open_page, demo_atlas):
+    store = Store.open(demo_atlas)
+    protein = store.lookup("proteins", "gene_symbol", "protein_id")["DEMO003"]
+    profiles = query.profiles_of(store, protein)
+    app = open_page(demo_atlas, "protein", name="DEMO003")
+    assert len(app.image) == profiles.num_rows
+    for row in profiles.to_pylist():
+        assert parts.plain(row["cell_line"]) in texts(app)
+    compared = query.compare(store, "DEMO003", by="cell_line")
+    pairs = next(frame.value for frame in app.dataframe if "percentile" in frame.value)
+    assert pairs["similarity"].tolist() == compared["similarity"].to_pylist()
+    known = next(frame.value for frame in app.dataframe if "Function" in frame.value)
+    assert known["Function"].tolist() == open_atlas(demo_atlas).functions("DEMO003", k=8)["name"].to_pylist()
+    assert any("proteinatlas.org/" + protein in link.url for link in app.get("link_button"))
+
+
+def test_the_page_of_a_protein_tells_what_it_lacks(open_page, hostile_atlas):
+    app = open_page(hostile_atlas, "protein", name=HOSTILE[0])
+    for said in ("No cells of it", "there is nothing to compare", "tells no functions", "Nothing is predicted"):
+        assert said in texts(app)
+    app = open_page(hostile_atlas, "protein", name="A_b")
+    assert "Unknown gene" in app.warning[0].value
+    assert [unmarked(button.label) for button in buttons(app, "instead")] == ["A_b_c"]
+    assert "Type a name" in texts(open_page(hostile_atlas, "protein"))

@@ -6,12 +6,14 @@ from itertools import pairwise
 
 import networkx as nx
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from subcell_atlas import query
 from subcell_atlas.encoders.specs import ENCODERS
 from subcell_atlas.errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
-from subcell_atlas.profiles import vectors_of
+from subcell_atlas.profiles import vector_array, vectors_of
+from subcell_atlas.recipe import Recipe
 from subcell_atlas.store import Store
 
 
@@ -183,3 +185,27 @@ def test_thumbnails_are_of_each_cell_line_in_turn_and_in_the_order_asked(store):
     assert cells["cell_line"].to_pylist() == ["Demo-A", "Demo-B", "Demo-C"] * 2
     assert query.thumbnails(store, proteins, cell_line="Demo-B")["cell_line"].unique().to_pylist() == ["Demo-B"]
     assert query.thumbnails(store, ["nobody"]).num_rows == 0
+
+
+def test_who_is_least_like_the_others_has_the_lowest_cohesion(tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    vectors = np.array([[1, 0.1, 0], [1, 0, 0.1], [1, 0.1, 0.1], [0, 0, 9]], np.float32)
+    ids = ["a", "b", "c", "d"]
+    store.write("proteins", pa.table({"protein_id": ids, "gene_symbol": ids, "image": vector_array(vectors)}))
+    found = query.cohesion(store, ids, modality="image", cell_line=None)
+    assert np.argmin(found) == 3
+    assert min(found[:3]) > 0.7
+
+
+def test_predicted_places_are_shares_of_cells(tmp_path):
+    store = Store.create(str(tmp_path / "atlas"))
+    places = [["Cytosol"], ["Cytosol", "Nucleoli"], None, []]
+    ids = [f"c{i}" for i in range(4)]
+    rows = {"cell_id": ids, "picture_id": ids, "protein_id": ["p"] * 4, "predicted_localization": places}
+    vectors = vector_array(np.ones((4, 2)))
+    store.append_cells(pa.table({**rows, "embedding": vectors}), recipe=Recipe(encoder="x", dim=2))
+    assert query.predicted_places(store, "p").to_pylist() == [
+        {"localization": "Cytosol", "share": pytest.approx(2 / 3)},
+        {"localization": "Nucleoli", "share": pytest.approx(1 / 3)},
+    ]
+    assert query.predicted_places(store, "none").num_rows == 0

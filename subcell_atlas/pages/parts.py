@@ -27,6 +27,7 @@ __all__ = [
     "blend",
     "colors_of",
     "csv_of",
+    "facts",
     "file_name",
     "flat",
     "footer",
@@ -113,6 +114,20 @@ def ask_proteins(names: Sequence[str], *, key: str, placeholder: str) -> list[st
         placeholder=placeholder,
         label_visibility="collapsed",
     )
+
+
+def facts(row: Mapping[str, Any]) -> str:
+    """Return what is known of a protein, as a line of Markdown."""
+    known = [f"**{listed(row['localization'])}**"]
+    known.append(plural(row["n_cells"] or 0, "cell"))
+    if row["n_antibodies"]:
+        known.append(f"{row['n_antibodies']} antibod{'y' if row['n_antibodies'] == 1 else 'ies'}")
+    if row["cell_lines"]:
+        known.append(listed(row["cell_lines"]))
+    if row["variability"] is not None:
+        known.append(f"cell-to-cell variability {row['variability']:.2f} (1: the atlas's median)")
+    ids = [value for value in (row["ensembl_id"], row["uniprot_accession"]) if value]
+    return " · ".join(known) + (f"  \n:gray[{plain(', '.join(ids))}]" if ids else "")
 
 
 def ask_sequence() -> str:

@@ -39,7 +39,11 @@ __all__ = [
     "read_about",
     "read_cell",
     "read_cells",
+    "read_cells_of_profiles",
+    "read_comparison",
     "read_map",
+    "read_predicted",
+    "read_profiles",
     "read_proteins",
     "versions",
 ]
@@ -232,6 +236,68 @@ def _cells(
     for row in query.thumbnails(store, proteins, n=n, cell_line=cell_line).to_pylist():
         cells_of[row["protein_id"]].append(Cell(row["cell_line"], row["antibody"], row["thumbnail"]))
     return cells_of
+
+
+def read_profiles(store: Store, protein: str) -> pa.Table:
+    """Return the answer of `query.profiles_of`."""
+    return _profiles(store.uri, versions(store, "proteins", "profiles"), protein)
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def _profiles(uri: str, key: tuple[int, ...], protein: str) -> pa.Table:
+    del key
+    return query.profiles_of(Store.open(uri), protein)
+
+
+def read_predicted(store: Store, protein: str) -> pa.Table:
+    """Return the answer of `query.predicted_places`."""
+    return _predicted(store.uri, versions(store, "cells"), protein)
+
+
+@st.cache_data(show_spinner=False, max_entries=128)
+def _predicted(uri: str, key: tuple[int, ...], protein: str) -> pa.Table:
+    del key
+    return query.predicted_places(Store.open(uri), protein)
+
+
+def read_comparison(store: Store, name: str, by: str) -> list[dict[str, Any]]:
+    """Return the answer of `query.compare` as rows."""
+    return _comparison(store.uri, versions(store, "proteins", "profiles"), name, by)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _comparison(uri: str, key: tuple[int, ...], name: str, by: str) -> list[dict[str, Any]]:
+    return query.compare_among(_pairs(uri, key, by), Store.open(uri), name, by=by).to_pylist()
+
+
+@st.cache_resource(show_spinner=False, max_entries=6)
+def _pairs(uri: str, key: tuple[int, ...], by: str) -> pa.Table:
+    del key
+    return query.pairs_within_proteins(Store.open(uri), by)
+
+
+def read_cells_of_profiles(
+    store: Store, protein: str, *, n: int
+) -> dict[tuple[str | None, str | None, str | None], list[Cell]]:
+    """Return at most `n` cells with a thumbnail by antibody, cell line and condition."""
+    return _cells_of_profiles(store.uri, versions(store, "cells"), protein, n)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _cells_of_profiles(
+    uri: str, key: tuple[int, ...], protein: str, n: int
+) -> dict[tuple[str | None, str | None, str | None], list[Cell]]:
+    del key
+    store = Store.open(uri)
+    found: dict[tuple[str | None, str | None, str | None], list[Cell]] = {}
+    if store.has("cells"):
+        wanted = ["cell_id", "antibody", "cell_line", "condition", "thumbnail"]
+        where = f"protein_id = {quote(protein)} AND thumbnail IS NOT NULL"
+        for row in store.read("cells", wanted, where=where).sort_by("cell_id").to_pylist():
+            cells = found.setdefault((row["antibody"], row["cell_line"], row["condition"]), [])
+            if len(cells) < n:
+                cells.append(Cell(row["cell_line"], row["antibody"], row["thumbnail"]))
+    return found
 
 
 def read_cell(store: Store, cell: str) -> Cell | None:

@@ -149,6 +149,8 @@ def answer(
         problem = plain(exc)
     left, right = st.columns([11, 10], gap="medium")
     with left:
+        if len(rows) > 2:
+            show_cohesion(store, rows, question)
         show_query(store, rows, question, view)
     with right:
         found = hits["protein_id"].to_pylist() if hits else ()
@@ -166,6 +168,21 @@ def answer(
     parts.snippets(*same_question(store, names, question))
 
 
+def show_cohesion(store: Store, rows: Sequence[dict[str, Any]], question: Question) -> None:
+    """Say how well some proteins go together, and which of them the others are least like."""
+    try:
+        found = query.cohesion(
+            store, [row["protein_id"] for row in rows], modality=question.modality, cell_line=question.cell_line
+        )
+    except AtlasError:  # which the answer says
+        return
+    ranked = sorted(zip(found, rows, strict=True), key=lambda each: each[0])
+    odd, lowest = ranked[0][1], ranked[0][0]
+    st.markdown(f"The odd one out: **{plain(odd['name'])}** :gray[cosine with the mean of the others {lowest:.2f}]")
+    others = ", ".join(f"{plain(row['name'])} {similarity:.2f}" for similarity, row in ranked[:0:-1])
+    st.caption(f"The others, those that go together best first: {others}")
+
+
 def show_query(
     store: Store,
     rows: Sequence[dict[str, Any]],
@@ -177,7 +194,10 @@ def show_query(
     cells_of = reading.read_cells(store, tuple(r["protein_id"] for r in rows), n=n, cell_line=question.cell_line)
     for row in rows:
         st.subheader(plain(row["name"]), anchor=False)
-        st.markdown(facts(row))
+        st.markdown(parts.facts(row))
+        st.page_link(
+            page_file("protein"), label="All about it", icon=":material/info:", query_params={"name": row["name"]}
+        )
         cells = cells_of.get(row["protein_id"], [])
         if not cells:
             where = f" in {plain(question.cell_line)}" if question.cell_line else ""
@@ -191,20 +211,6 @@ def show_query(
                     width="stretch",
                     alt=f"Cell {number} of {row['name']}",
                 )
-
-
-def facts(row: dict[str, Any]) -> str:
-    """Return what is known of a protein, as a line of Markdown."""
-    known = [f"**{parts.listed(row['localization'])}**"]
-    known.append(parts.plural(row["n_cells"] or 0, "cell"))
-    if row["n_antibodies"]:
-        known.append(f"{row['n_antibodies']} antibod{'y' if row['n_antibodies'] == 1 else 'ies'}")
-    if row["cell_lines"]:
-        known.append(parts.listed(row["cell_lines"]))
-    if row["variability"] is not None:
-        known.append(f"cell-to-cell variability {row['variability']:.2f} (1: the atlas's median)")
-    ids = [value for value in (row["ensembl_id"], row["uniprot_accession"]) if value]
-    return " · ".join(known) + (f"  \n:gray[{plain(', '.join(ids))}]" if ids else "")
 
 
 def of_picture(store: Store, proteins: pa.Table, question: Question, view: View) -> None:
