@@ -15,7 +15,8 @@ from streamlit.testing.v1.element_tree import Button
 
 from subcell_atlas import function_query, open_atlas, query
 from subcell_atlas.build import MapSettings, build
-from subcell_atlas.pages import functions, parts, pictures, scatter
+from subcell_atlas.export import export
+from subcell_atlas.pages import functions, map_tools, parts, pictures, scatter
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -293,6 +294,19 @@ def run_query(app: AppTest) -> AppTest:
     return next(button for button in app.button if button.label == "Run").click().run()
 
 
+def test_a_query_that_takes_long_can_be_cancelled(open_page, demo_atlas):
+    slow = "SELECT count(*) FROM range(100000000000) a, range(100000) b"
+    app = open_page(demo_atlas, "sql", sql="SELECT 1 AS one")
+    app.text_area(key="sql").set_value(slow)
+    app = checked(app.button[[button.label for button in app.button].index("Run")].click().run())
+    assert "Asking…" in texts(app)
+    app = checked(app.button(key="cancel").click().run())
+    assert "cancelled" in app.error[0].value
+    app.text_area(key="sql").set_value("SELECT 2 AS two")
+    app = checked(app.button[[button.label for button in app.button].index("Run")].click().run())
+    assert app.dataframe[0].value["two"].tolist() == [2]
+
+
 def test_a_long_answer_says_that_it_is_cut_and_vectors_are_shown(open_page, demo_atlas):
     app = open_page(demo_atlas, "sql", sql="SELECT * FROM range(20000)")
     assert "**10,000 rows**" in texts(app)
@@ -365,6 +379,11 @@ def test_another_map_of_the_atlas_can_be_chosen_and_has_its_address(open_page, d
     build(store, ["map"], map_settings=MapSettings(name="tree", method="average", tested=False))
     app = open_page(store.uri, "map")
     assert [box.options for box in app.selectbox if box.label == "Map"] == [["main", "tree"]]
+    app = checked(app.selectbox(key="compare_with").set_value("tree").run())
+    compared = next(frame.value for frame in app.dataframe if "jaccard" in frame.value)
+    expected = open_atlas(store.uri).compare_map("tree")
+    assert set(compared["system"]) == {row["system"] for row in expected["here"]["systems"]}
+    assert f"{expected['n_common']} proteins in both" in texts(app)
     app = open_page(store.uri, "map", system="tree:S1")
     assert not app.exception
     assert not app.error
@@ -527,3 +546,22 @@ def test_the_page_of_a_protein_tells_what_it_lacks(open_page, hostile_atlas):
     assert "Unknown gene" in app.warning[0].value
     assert [unmarked(button.label) for button in buttons(app, "instead")] == ["A_b_c"]
     assert "Type a name" in texts(open_page(hostile_atlas, "protein"))
+
+
+def test_a_map_in_a_file_is_compared_and_another_file_is_told_to_be_none(open_page, demo_atlas, tmp_path):
+    export(Store.open(demo_atlas), tmp_path / "map.hcx", kind="hcx")
+    app = open_page(demo_atlas, "map")
+    file = ("map.hcx", (tmp_path / "map.hcx").read_bytes(), "application/json")
+    app = checked(app.file_uploader(key="compare_file").set_value(file).run())
+    same = next(frame.value for frame in app.dataframe if "jaccard" in frame.value)
+    assert set(same["jaccard"]) == {1.0}
+    bad = ("../../x.hcx", b"\x00\x01 no map", "application/json")
+    app = checked(app.file_uploader(key="compare_file").set_value(bad).run())
+    assert app.warning
+
+
+@pytest.mark.parametrize(("kind", "suffix", "begins"), [("hcx", ".hcx", b"["), ("graphml", ".graphml", b"<?xml")])
+def test_the_map_is_downloaded_as_the_command_exports_it(demo_atlas, kind, suffix, begins):
+    content = map_tools.exported(Store.open(demo_atlas), "main", kind, suffix)
+    assert content.startswith(begins)
+    assert b"S1" in content

@@ -20,6 +20,7 @@ from subcell_atlas import map_query, query
 from subcell_atlas.errors import AtlasError, UnknownName
 from subcell_atlas.maps import MAIN, known_maps, map_of
 from subcell_atlas.pages import page_file, parts, reading
+from subcell_atlas.pages.map_tools import show_tools
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import whole_view
 from subcell_atlas.store import Store
@@ -47,6 +48,7 @@ def show() -> None:
         breadcrumb(graph, path)
         navigator(graph, parts.colors_of(proteins), path)
         show_system(store, graph, proteins, path[-1])
+        show_tools(store, name)
         footer(store, path[-1], gene)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import networkx as nx
@@ -41,6 +43,7 @@ __all__ = [
     "read_cells",
     "read_cells_of_profiles",
     "read_comparison",
+    "read_comparison_of_maps",
     "read_map",
     "read_predicted",
     "read_profiles",
@@ -357,6 +360,23 @@ def colors_of_rows(
     at = {label: index for index, label in enumerate(known)}
     color_of = np.array([at.get(labels[0], len(at)) if labels else len(at) for labels in localizations])
     return [*known.values(), OTHER], [*known, "other"], color_of
+
+
+def read_comparison_of_maps(store: Store, name: str, other: str, content: bytes | None) -> dict[str, Any]:
+    """Compare a map with another of the atlas, or with one in a file, given by its name and content."""
+    return _comparison_of_maps(store.uri, versions(store, "systems", "system_members"), name, other, content)
+
+
+@st.cache_data(show_spinner="Comparing the maps…", max_entries=16)
+def _comparison_of_maps(uri: str, key: tuple[int, ...], name: str, other: str, content: bytes | None) -> dict[str, Any]:
+    del key
+    store = Store.open(uri)
+    if content is None:
+        return map_query.comparison_record(*map_query.compare_with(store, other, name=name))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / Path(other).name
+        path.write_bytes(content)
+        return map_query.comparison_record(*map_query.compare_with(store, str(path), name=name))
 
 
 def read_map(store: Store, name: str = MAIN) -> nx.DiGraph:

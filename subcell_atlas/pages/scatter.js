@@ -83,8 +83,11 @@ class Plot {
     const { width, height } = this.root.querySelector(".plot").getBoundingClientRect();
     if (!width || (width === this.width && height === this.height)) return;
     [this.width, this.height] = [width, height];
-    this.scatter.set({ width, height });
-    this.drawMarks();
+    Promise.resolve(this.scatter.set({ width, height })).then(() => this.later(() => this.drawMarks()));
+  }
+
+  later(does) { // when the library has drawn at its new size
+    requestAnimationFrame(() => requestAnimationFrame(does));
   }
 
   hover(i) {

@@ -6,7 +6,10 @@ The address holds the query: `?sql=SELECT …`. The engine runs in a process of 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
 
 import plotly.graph_objects as go
 import pyarrow as pa
@@ -50,6 +53,7 @@ EXAMPLES = {
     ),
 }
 FIRST = EXAMPLES["Places"]
+QUICK_S = 1.5  # an answer that comes in this time is waited for without a word
 MAX_BARS = 60
 MAX_POINTS = 5000
 COLOR = "#4e79a7"
@@ -66,16 +70,18 @@ def show() -> None:
     with parts.known_problems():
         store = parts.open_store()
         session = open_session(store.uri)
+        versions = reading.versions(store, *TABLES)
+        columns = columns_of(store.uri, versions, session)  # before a query keeps the process busy
         left, right = st.columns([3, 1], gap="medium")
         with left:
             asked = ask(FIRST if store.has("proteins") else "SHOW TABLES")
-            answered = answer(session, asked, reading.versions(store, *TABLES))
+            answered = answer(session, asked, versions)
             if isinstance(answered, pa.Table):
                 show_answer(answered, session.row_limit)
             elif answered:
                 st.error(answered)
         with right:
-            list_tables(session, store)
+            list_tables(store, columns)
         if asked.strip():
             parts.snippets(*same_query(store, asked))
         parts.footer(store)
@@ -106,20 +112,53 @@ def ask(first: str) -> str:
 
 
 def answer(session: SqlSession, asked: str, versions: Sequence[int]) -> pa.Table | str | None:
-    """Return the answer, or the message of what went wrong; asked once as long as query and tables stay the same."""
+    """Return the answer, or the message of what went wrong; None while it is awaited.
+
+    It is asked once as long as query and tables stay the same. What takes long can be cancelled.
+    """
     if not asked.strip():
         return None
     key = (session.uri, asked, tuple(versions))
     kept = st.session_state.get("answered")
-    if kept is None or kept[0] != key:
-        with st.spinner("Asking…"):
-            kept = (key, query_or_message(session, asked))
-        st.session_state["answered"] = kept
-    return kept[1]
+    if kept is not None and kept[0] == key:
+        answered: pa.Table | str = kept[1]
+        return answered
+    asking = st.session_state.get("asking")
+    if asking is None or asking[0] != key:
+        if asking is not None:
+            session.cancel()
+        asking = (key, in_thread(query_or_message, session, asked))
+        st.session_state["asking"] = asking
+    try:
+        answered = asking[1].result(QUICK_S)
+    except TimeoutError:
+        await_answer(session)
+        return None
+    st.session_state["answered"] = (key, answered)
+    st.session_state.pop("asking", None)
+    return answered
+
+
+def in_thread(does: Callable[..., Any], *arguments: Any) -> Future[Any]:
+    """Call something in a thread that does not keep the server from ending."""
+    future: Future[Any] = Future()
+    Thread(target=lambda: future.set_result(does(*arguments)), daemon=True).start()
+    return future
+
+
+@st.fragment(run_every=0.5)
+def await_answer(session: SqlSession) -> None:
+    """Say that the answer is awaited, offer to cancel, and show it once it is there."""
+    asking = st.session_state.get("asking")
+    if asking is None or asking[1].done():
+        st.rerun()
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"Asking… it may take {session.time_limit_s:.0f} s.", width="content")
+        st.button("Cancel", icon=":material/stop_circle:", key="cancel", on_click=session.cancel)
 
 
 def query_or_message(session: SqlSession, asked: str) -> pa.Table | str:
-    """Return the answer, or the message of a known problem as Markdown."""
+    """Return the answer, or the message of a problem as Markdown."""
     try:
         return session.query(asked)
     except AtlasError as exc:
@@ -236,18 +275,20 @@ def framed(figure: go.Figure, *, x: str, height: int) -> go.Figure:
     return figure
 
 
-def list_tables(session: SqlSession, store: Store) -> None:
-    """List the tables with their columns."""
+@st.cache_data(show_spinner=False, max_entries=4)
+def columns_of(uri: str, key: tuple[int, ...], _session: SqlSession) -> dict[str, list[tuple[str, str]]]:
+    """Return the columns of each table with their types."""
+    del uri, key
+    return _session.tables()
+
+
+def list_tables(store: Store, columns_of_table: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """List the tables with their columns, folded."""
     st.markdown("**Tables**")
     with st.container(gap="xsmall"):
-        list_columns(session, store)
-
-
-def list_columns(session: SqlSession, store: Store) -> None:
-    """List the columns of each table, folded."""
-    for table, columns in session.tables().items():
-        with st.expander(f"{plain(table)} :gray[{store.count(table):,}]"):
-            st.markdown("  \n".join(f"{plain(name)} :gray[{plain(kind.lower())}]" for name, kind in columns))
+        for table, columns in columns_of_table.items():
+            with st.expander(f"{plain(table)} :gray[{store.count(table):,}]"):
+                st.markdown("  \n".join(f"{plain(name)} :gray[{plain(kind.lower())}]" for name, kind in columns))
 
 
 def same_query(store: Store, asked: str) -> tuple[str, str]:
