@@ -242,6 +242,12 @@ def test_the_address_opens_a_system_and_a_button_goes_on(open_page, demo_atlas):
     assert figure_of(app).data[0].level.split("/")[-1] == system  # the parent stays in sight
 
 
+def test_a_step_down_shows_the_way_back(open_page, demo_atlas):
+    app = open_page(demo_atlas, "map")
+    app = checked(buttons(app, "child")[0].click().run())
+    assert [button.key for button in buttons(app, "crumb")] == ["crumb_S0"]
+
+
 def test_a_system_with_two_parents_stands_under_both(open_page, hostile_atlas):
     app = open_page(hostile_atlas, "map", system="S3")
     icicle = figure_of(app).data[0]

@@ -96,7 +96,7 @@ def place(graph: nx.DiGraph) -> tuple[str, ...]:
         st.warning(plain(UnknownName("system", wanted, graph)))
         wanted = roots[0]
     walked = st.session_state.get("path", ())
-    if walked and walked[-1] == wanted and nx.is_path(graph, list(walked)):
+    if walked and walked[0] in roots and walked[-1] == wanted and nx.is_path(graph, list(walked)):
         return tuple(walked)
     return min(paths_to(graph, wanted), key=lambda path: (len(path), path))
 
