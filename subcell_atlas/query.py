@@ -184,8 +184,8 @@ def vector_of(store: Store, protein: str, *, modality: str, cell_line: str | Non
     """Return the vector (dim,) of a protein; of its profiles in `cell_line`, weighted by their cells, when given."""
     if cell_line is None:
         check_modality(store, modality)
-        found = store.read("proteins", [modality], where=f"protein_id = {quote(protein)} AND {modality} IS NOT NULL")
-        if not found.num_rows:
+        found = store.read("proteins", [modality], where=f"protein_id = {quote(protein)}")
+        if not found.num_rows or not found[modality][0].is_valid:  # asking for it in `where` would read every vector
             raise NotBuilt(f"{protein} has no {modality} vector in this atlas.")
         vector = vectors_of(found[modality])[0]
     else:
@@ -352,9 +352,9 @@ def profiles_of(store: Store, protein: str) -> pa.Table:
         return pa.table({name: pa.nulls(0) for name in (*wanted, "similarity")})
     found = store.read("profiles", [*wanted, "embedding"], where=f"protein_id = {quote(protein)}")
     found = found.sort_by([("n_cells", "descending")])
-    whole = store.read("proteins", ["image"], where=f"protein_id = {quote(protein)} AND image IS NOT NULL")
+    whole = store.read("proteins", ["image"], where=f"protein_id = {quote(protein)}")
     likeness: list[float | None] = [None] * found.num_rows
-    if whole.num_rows:
+    if whole.num_rows and whole["image"][0].is_valid:
         vector = vectors_of(whole["image"])[0]
         likeness = [cosine(vector, profile) for profile in vectors_of(found["embedding"])]
     return found.select(wanted).append_column("similarity", pa.array(likeness, pa.float32()))

@@ -235,12 +235,9 @@ class Store:
             search = search.bypass_vector_index()
         else:
             search = search.nprobes(probing.nprobes).refine_factor(probing.refine)
-        condition = f"{column} IS NOT NULL" if probing is None else None  # an index holds no missing vectors
         if where:
             check_brackets(where)
-            condition = f"({where}\n) AND {condition}" if condition else f"({where}\n)"
-        if condition:
-            search = search.where(condition, prefilter=True)
+            search = search.where(f"({where}\n)", prefilter=True)  # rows without a vector are left out anyway
         try:
             hits = search.select([*names, "_distance"]).limit(k).to_arrow()
         except (ValueError, RuntimeError) as exc:

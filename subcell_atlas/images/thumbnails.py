@@ -48,15 +48,14 @@ def decode_thumbnail(content: bytes) -> np.ndarray:
 
 def compose(tiles: np.ndarray, channels: Sequence[str], *, show: Collection[str]) -> np.ndarray:
     """Blend the shown channels of (C, H, W) uint8 in HPA's colours into (H, W, 3) uint8."""
-    blended = np.zeros((*tiles.shape[1:], 3), np.float32)
-    for tile, name in zip(tiles, channels, strict=True):
-        if name in show:
-            blended += tile[..., None] * np.array(COLORS[name], np.float32)
-    return blended.clip(0, 255).astype(np.uint8)
+    shown = [i for i, name in enumerate(channels) if name in show]
+    colors = np.array([COLORS[channels[i]] for i in shown], np.float32).reshape(-1, 3)
+    blended = tiles[shown].reshape(len(shown), -1).T.astype(np.float32) @ colors
+    return blended.clip(0, 255).astype(np.uint8).reshape(*tiles.shape[1:], 3)
 
 
 def encode_png(picture: np.ndarray) -> bytes:
     """Encode (H, W, 3) uint8 as PNG."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
+    Image.fromarray(picture).save(buffer, "PNG", compress_level=1)  # two thirds of the time, a tenth more bytes
     return buffer.getvalue()
