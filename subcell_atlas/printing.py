@@ -12,6 +12,8 @@ import click
 
 __all__ = [
     "describe",
+    "function_record",
+    "json_text",
     "print_json",
     "reply",
     "show",
@@ -87,8 +89,13 @@ def brief_list(items: Sequence[Any]) -> str:
 
 
 def print_json(document: Any) -> None:
-    """Print a JSON document: NaN as null, bytes as base64, times in ISO 8601."""
-    click.echo(json.dumps(plain(document), ensure_ascii=False, default=str))
+    """Print a JSON document."""
+    click.echo(json_text(document))
+
+
+def json_text(document: Any) -> str:
+    """Return a JSON document as text: NaN as null, bytes as base64, times in ISO 8601."""
+    return json.dumps(plain(document), ensure_ascii=False, default=str)
 
 
 def plain(value: Any) -> Any:

@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from PIL import Image
 
-__all__ = ["COLORS", "compose", "decode_thumbnail", "encode_png", "encode_thumbnail"]
+__all__ = ["COLORS", "compose", "decode_thumbnail", "draw_strip", "encode_png", "encode_thumbnail"]
 
 TILE_PX = 128
+GAP_PX = 4
 JPEG_QUALITY = 85
 BRIGHT_PERCENTILE = 99.7
 
@@ -51,6 +52,20 @@ def compose(tiles: np.ndarray, channels: Sequence[str], *, show: Collection[str]
         if name in show:
             blended += tile[..., None] * np.array(COLORS[name], np.float32)
     return blended.clip(0, 255).astype(np.uint8)
+
+
+def draw_strip(thumbnails: Sequence[bytes], channels: Sequence[str], *, show: Collection[str]) -> bytes:
+    """Return cells side by side as PNG, in HPA's colours; gray when no channel is shown."""
+    parts: list[np.ndarray] = []
+    for thumbnail in thumbnails:
+        tiles = decode_thumbnail(thumbnail)
+        height = tiles.shape[1]
+        if show and len(tiles) == len(channels):
+            parts.append(compose(tiles, channels, show=show))
+        else:
+            parts.append(np.repeat(tiles.mean(axis=0).astype(np.uint8)[..., None], 3, axis=2))  # (H, W, 3)
+        parts.append(np.zeros((height, GAP_PX, 3), np.uint8))
+    return encode_png(np.concatenate(parts[:-1], axis=1))
 
 
 def encode_png(picture: np.ndarray) -> bytes:
