@@ -2,9 +2,9 @@
 
 Run: .venv/bin/python benchmarks/app.py [--atlas FOLDER] [--users N] [--seconds S]
 
-Needs playwright and a chromium ($CHROMIUM, else /usr/bin/chromium, else playwright's own). Without --atlas one of 13,000
-proteins and 200,000 cells is made, which takes ten minutes on two cores. The browser draws with software. Beside the
-app's overview stands plain `st.plotly_chart` of the same points.
+Needs playwright and a chromium ($CHROMIUM, else /usr/bin/chromium, else playwright's own). Without --atlas one of
+13,000 proteins and 200,000 cells is made, which takes ten minutes on two cores. The browser draws with software. Beside
+the app's overview stands plain `st.plotly_chart` of the same points.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from subcell_atlas.store import Store
 ROOT = Path(__file__).parents[1]
 ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]
 WAIT_MS = 120_000
+LOOKS_S = 4.0  # a person looks at an answer before the next question
 PLOTLY = """
 import pyarrow as pa, plotly.graph_objects as go, streamlit as st
 from subcell_atlas.store import Store
@@ -213,9 +214,7 @@ async def plain_plotly(browser: Browser, address: str) -> dict[str, float]:
     return times
 
 
-async def many_users(
-    app: str, process: subprocess.Popen[bytes], names: list[str], *, users: int, seconds: int
-) -> None:
+async def many_users(app: str, process: subprocess.Popen[bytes], names: list[str], *, users: int, seconds: int) -> None:
     """Let users search, each in a browser's context of its own; print the slowest answer, errors and memory."""
     from streamlit.proto.BackMsg_pb2 import BackMsg
     from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -228,10 +227,12 @@ async def many_users(
     middle = await halves
     waits.sort()
     print(
-        f"{users} users for {seconds} s, each asking again a second after the answer: {len(waits)} answers, "
+        f"{users} users for {seconds} s, each asking again {LOOKS_S:.0f} s after the answer: {len(waits)} answers, "
         f"{len(errors)} errors, median {statistics.median(waits):.2f} s, slowest {waits[-1]:.2f} s"
     )
-    print(f"memory of the server: {before:.0f} MB before, {middle:.0f} in the middle, {memory_mb(process.pid):.0f} after")
+    print(
+        f"memory of the server: {before:.0f} MB before, {middle:.0f} in the middle, {memory_mb(process.pid):.0f} after"
+    )
     if errors:
         print("first error:", errors[0])
 
@@ -250,7 +251,7 @@ async def user(
     import websockets
 
     address = app.replace("http", "ws") + "/_stcore/stream"
-    await asyncio.sleep(chance.random())
+    await asyncio.sleep(LOOKS_S * chance.random())
     async with websockets.connect(address, max_size=None, origin=app) as socket_:
         while time.monotonic() < ends:
             message = back_msg()
@@ -266,7 +267,7 @@ async def user(
                 if kind == "script_finished":
                     break
             waits.append(time.perf_counter() - began)
-            await asyncio.sleep(1)
+            await asyncio.sleep(LOOKS_S)
 
 
 def memory_mb(pid: int) -> float:

@@ -906,6 +906,7 @@ def map_command(
 ) -> None:  # fmt: skip
     """Show the protein map, one system of it with its members, or where a gene sits in it."""
     from . import query
+    from .map_query import map_meant
     from .store import Store
 
     store = Store.open(resolve(uri))
@@ -922,13 +923,6 @@ def map_command(
         show_map(query.map_graph(store, map_name), summary_of(store, map_name), as_json=as_json)
     else:
         show_place(store, name, map_name=map_name, as_json=as_json)
-
-
-def map_meant(store: Store, name: str | None, map_name: str) -> str:
-    """Return the map that a system's name tells, such as `u2os` of `u2os:S3`; else `map_name`."""
-    from .maps import known_maps, map_of
-
-    return map_of(name) if name and ":" in name and map_of(name) in known_maps(store) else map_name
 
 
 def summary_of(store: Store, map_name: str) -> dict[str, Any]:
@@ -982,13 +976,10 @@ def show_place(store: Store, name: str, *, map_name: str, as_json: bool) -> None
     """Print one system with its members and terms, or where a gene sits."""
     from . import query
     from .errors import UnknownName
-    from .map_query import news, terms_of
+    from .map_query import news, system_meant, terms_of
 
     graph = query.map_graph(store, map_name)
-    by_upper = {system.rpartition(":")[2].upper(): system for system in graph}
-    by_upper |= {system.upper(): system for system in graph}
-    if name.upper() in by_upper:
-        chosen = by_upper[name.upper()]
+    if chosen := system_meant(graph, name):
         members = query.system_members(store, chosen).to_pylist()
         system, terms = system_record(graph, chosen), terms_of(store, chosen).to_pylist()
         found = news(store, name=map_name, system=chosen).to_pylist()
@@ -1239,6 +1230,18 @@ def app(uri: str | None, port: int, host: str) -> None:
     from .serve import run_app
 
     run_app(resolve(uri), port=port, host=host)
+
+
+@main.command("mcp")
+@atlas_option
+def mcp_command(uri: str | None) -> None:
+    """Answer the questions of an LLM client, such as Claude Desktop, over stdin and stdout (MCP).
+
+    The client starts this command itself; it only reads the atlas. Needs the extra: pip install 'subcell-atlas[mcp]'.
+    """
+    from .mcp_server import serve
+
+    serve(resolve(uri))
 
 
 def resolve(uri: str | None) -> str:

@@ -16,6 +16,7 @@ OVERNIGHT = PROTEOME_CELLS / (12 * 3600)  # crops a second
 NEEDED = ("lancedb", "pylance", "torch", "pyarrow", "duckdb", "streamlit", "umap-learn", "networkx")
 OPTIONAL = {  # package -> its extra, and what it is for
     "anndata": ("anndata", "h5ad files"),
+    "mcp": ("mcp", "a server for LLM clients"),
     "timm": ("timm", "the encoders timm:NAME"),
     "transformers": ("esm", "the sequence encoders esm2-…"),
 }

@@ -29,9 +29,11 @@ __all__ = [
     "compare_with",
     "comparison_record",
     "draw_map",
+    "map_meant",
     "map_summary",
     "named_map",
     "news",
+    "system_meant",
     "terms_of",
 ]
 
@@ -49,6 +51,18 @@ def map_summary(store: Store) -> list[dict[str, Any]]:
         {"map": name, "settings": about["settings"], "counts": about["counts"], "left_out": about["left_out"]}
         for name, about in known_maps(store).items()
     ]
+
+
+def map_meant(store: Store, name: str | None, map_name: str) -> str:
+    """Return the map that a system's name tells, such as `u2os` of `u2os:S3`; else `map_name`."""
+    return map_of(name) if name and ":" in name and map_of(name) in known_maps(store) else map_name
+
+
+def system_meant(graph: nx.DiGraph, name: str) -> str | None:
+    """Return the id of the system that `name` means, in any case and with or without its map; None when none."""
+    by_upper = {system.rpartition(":")[2].upper(): system for system in graph}
+    by_upper |= {system.upper(): system for system in graph}
+    return by_upper.get(name.strip().upper())
 
 
 def named_map(store: Store, name: str = MAIN, *, by: str = "protein_id") -> NamedMap:

@@ -12,6 +12,7 @@ import click
 
 __all__ = [
     "describe",
+    "function_record",
     "json_text",
     "print_json",
     "reply",

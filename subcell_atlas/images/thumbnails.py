@@ -8,9 +8,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from PIL import Image
 
-__all__ = ["COLORS", "compose", "decode_thumbnail", "encode_png", "encode_thumbnail", "stretch"]
+__all__ = ["COLORS", "compose", "decode_thumbnail", "draw_strip", "encode_png", "encode_thumbnail", "stretch"]
 
 TILE_PX = 128
+GAP_PX = 4
 JPEG_QUALITY = 85
 BRIGHT_PERCENTILE = 99.7
 
@@ -52,6 +53,20 @@ def compose(tiles: np.ndarray, channels: Sequence[str], *, show: Collection[str]
     colors = np.array([COLORS[channels[i]] for i in shown], np.float32).reshape(-1, 3)
     blended = tiles[shown].reshape(len(shown), -1).T.astype(np.float32) @ colors
     return blended.clip(0, 255).astype(np.uint8).reshape(*tiles.shape[1:], 3)
+
+
+def draw_strip(thumbnails: Sequence[bytes], channels: Sequence[str], *, show: Collection[str]) -> bytes:
+    """Return cells side by side as PNG, in HPA's colours; gray when no channel is shown."""
+    parts: list[np.ndarray] = []
+    for thumbnail in thumbnails:
+        tiles = decode_thumbnail(thumbnail)
+        height = tiles.shape[1]
+        if show and len(tiles) == len(channels):
+            parts.append(compose(tiles, channels, show=show))
+        else:
+            parts.append(np.repeat(tiles.mean(axis=0).astype(np.uint8)[..., None], 3, axis=2))  # (H, W, 3)
+        parts.append(np.zeros((height, GAP_PX, 3), np.uint8))
+    return encode_png(np.concatenate(parts[:-1], axis=1))
 
 
 def encode_png(picture: np.ndarray) -> bytes:

@@ -9,12 +9,11 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from subcell_atlas.images.thumbnails import COLORS, compose, decode_thumbnail, encode_png
+from subcell_atlas.images.thumbnails import COLORS, draw_strip
 from subcell_atlas.pages.reading import Cell
 
 __all__ = ["View", "choose_view", "draw_icon", "whole_view"]
 
-GAP_PX = 4
 SWITCHES = {
     "microtubules": ":red[■] Microtubules",
     "er": ":orange[■] ER",
@@ -66,16 +65,7 @@ def choose_view(channels: Sequence[str]) -> View:
 @st.cache_data(show_spinner=False, max_entries=2000)
 def draw_cells(thumbnails: tuple[bytes, ...], channels: tuple[str, ...], shown: tuple[str, ...]) -> bytes:
     """Return what `View.picture` does, kept."""
-    parts: list[np.ndarray] = []
-    for thumbnail in thumbnails:
-        tiles = decode_thumbnail(thumbnail)
-        height = tiles.shape[1]
-        if shown and len(tiles) == len(channels):
-            parts.append(compose(tiles, channels, show=shown))
-        else:
-            parts.append(np.repeat(tiles.mean(axis=0).astype(np.uint8)[..., None], 3, axis=2))  # (H, W, 3)
-        parts.append(np.zeros((height, GAP_PX, 3), np.uint8))
-    return encode_png(np.concatenate(parts[:-1], axis=1))
+    return draw_strip(thumbnails, channels, show=shown)
 
 
 def draw_icon() -> Image.Image:

@@ -140,14 +140,25 @@ def answer(
     question: Question,
     view: View,
 ) -> None:
-    """Show the query's own cells, the overview, and the hits."""
+    """Show the query's own cells, the overview, and below the hits, which are made first: they were asked for."""
     ids = tuple(row["protein_id"] for row in rows)
-    hits = None
-    try:
-        hits = reading.find_hits(store, ids, question)
-    except AtlasError as exc:
-        problem = plain(exc)
+    names = [row["name"] for row in rows]
     left, right = st.columns([11, 10], gap="medium")
+    hits = None
+    with st.container():
+        try:
+            hits = reading.find_hits(store, ids, question)
+        except AtlasError as exc:
+            st.warning(plain(exc))
+        else:
+            likeness = "Looks most like" if question.modality == "image" else f"Most like, by {question.modality},"
+            note = note_on_sequences(store) if question.modality != "image" else None
+            show_hits(
+                store, proteins, hits, title=f"{likeness} {plain(' + '.join(names))}",
+                file=parts.file_name("similar", *names), notes=[note] if note else [], cell_line=question.cell_line,
+                view=view, search_for=search_for,
+            )  # fmt: skip
+            parts.snippets(*same_question(store, names, question))
     with left:
         if len(rows) > 2:
             show_cohesion(store, rows, question)
@@ -155,17 +166,6 @@ def answer(
     with right:
         found = hits["protein_id"].to_pylist() if hits else ()
         show_overview(store, proteins, ids, found, height=430, search_for=search_for)
-    if hits is None:
-        st.warning(problem)
-        return
-    names = [row["name"] for row in rows]
-    likeness = "Looks most like" if question.modality == "image" else f"Most like, by {question.modality},"
-    note = note_on_sequences(store) if question.modality != "image" else None
-    show_hits(
-        store, proteins, hits, title=f"{likeness} {plain(' + '.join(names))}", file=parts.file_name("similar", *names),
-        notes=[note] if note else [], cell_line=question.cell_line, view=view, search_for=search_for,
-    )  # fmt: skip
-    parts.snippets(*same_question(store, names, question))
 
 
 def show_cohesion(store: Store, rows: Sequence[dict[str, Any]], question: Question) -> None:
