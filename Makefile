@@ -13,7 +13,7 @@ help: ## Show the targets
 
 install: $(STAMP) ## Make .venv with everything, at the pinned versions
 
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt hatch_build.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.12" >&2; exit 1; }
 	@echo "Installing into .venv; this takes a few minutes the first time."

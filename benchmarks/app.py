@@ -128,7 +128,7 @@ async def walk(browser: Browser, app: str, names: list[str]) -> dict[str, float]
     await page.goto(f"{app}/?gene={names[0]}")
     await page.get_by_text(f"Looks most like {names[0]}").wait_for(timeout=WAIT_MS)
     await page.locator(".scatter[data-drawn]").wait_for(timeout=WAIT_MS)
-    hit = page.locator('[class*="st-key-hit_"] button').first
+    hit = page.locator('[class*="st-key-hit_"] button:visible').first
     await hit.wait_for(timeout=WAIT_MS)
     await settle(page)
     name = (await hit.inner_text()).strip()

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 __all__ = ["Check", "check_atlas", "check_machine"]
 
@@ -40,6 +41,7 @@ def check_machine() -> list[Check]:
         check_package(name, f"for {purpose}: pip install 'subcell-atlas[{extra}]'", "note")
         for name, (extra, purpose) in OPTIONAL.items()
     ]
+    checks.append(check_javascript())
     checks.append(Check("processor", "ok", f"{os.cpu_count()} cores, {platform.machine()}"))
     checks.append(check_gpu())
     checks.append(check_encoder())
@@ -52,6 +54,14 @@ def check_package(name: str, fix: str, otherwise: str) -> Check:
         return Check(name, "ok", importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
         return Check(name, otherwise, "not installed", fix)
+
+
+def check_javascript() -> Check:
+    """Say whether the app can draw its overview with what was fetched when the package was built."""
+    if any((Path(__file__).parent / "pages" / "javascript").glob("regl-scatterplot-*.js")):
+        return Check("overview", "ok", "drawn by regl-scatterplot")
+    fix = "install the package anew where registry.npmjs.org is reached, to draw many points smoothly"
+    return Check("overview", "note", "drawn by Plotly: the package was built without a network", fix)
 
 
 def check_gpu() -> Check:
