@@ -147,12 +147,22 @@ def colored(page: sync_api.Page, tmp_path: Path) -> int:
     return int((np.ptp(pixels, axis=2) > 60).sum())
 
 
+def marked(page: sync_api.Page) -> int:
+    """Return how many pixels of the plot are marks of the query and its neighbors."""
+    drawn = """canvas => {
+        const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+        return data.filter((value, index) => index % 4 === 3 && value > 0).length;
+    }"""
+    return page.locator("canvas.over").evaluate(drawn)
+
+
 @pytest.mark.skipif(not scatter.is_there(), reason="the package was built without its JavaScript")
 def test_the_overview_is_drawn_and_a_lasso_lists_what_it_holds(page, app, tmp_path):
     open_page(page, f"{app}/?gene=DEMO003", "Looks most like")
     page.locator('.scatter[data-drawn="40"]').wait_for()
     settle(page)
     assert colored(page, tmp_path) > 300
+    assert marked(page) > 200
     keep(page, "overview")
     page.get_by_role("button", name="Lasso").click()
     box = page.locator(".plot").bounding_box()
@@ -173,6 +183,7 @@ def test_the_overview_is_drawn_and_a_lasso_lists_what_it_holds(page, app, tmp_pa
     page.set_viewport_size({"width": 900, "height": 900})
     settle(page)
     assert colored(page, tmp_path) > 100  # it is drawn anew at another size
+    assert marked(page) > 50
 
 
 def test_a_person_walks_down_the_map_and_back(page, app, demo_atlas):

@@ -178,17 +178,21 @@ export default function ({ parentElement, data, setStateValue }) {
   }
   let plot;
   markUp(root, unpacked);
+  let gone = false;
   load().then((createScatterplot) => {
-    before?.destroy?.();
+    if (gone) return;
+    const there = plots.get(name); // another plot, or marks that came meanwhile
+    there?.destroy?.();
     plot = new Plot(root, unpacked, createScatterplot, (selection) => setStateValue("selection", selection));
-    if (before?.marks) plot.mark(before.marks);
+    if (there?.marks) plot.mark(there.marks);
     plots.set(name, plot);
   }).catch((error) => {
     root.querySelector(".tip").hidden = false;
     root.querySelector(".tip").textContent = `The overview cannot be drawn here: ${error.message}`;
   });
   return () => {
+    gone = true;
     plot?.destroy();
-    if (plots.get(name) === plot) plots.delete(name);
+    if (plot && plots.get(name) === plot) plots.set(name, { marks: plot.marks });
   };
 }
