@@ -338,8 +338,9 @@ def connect(ray: Any) -> None:
     at_term = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings():
-            # what Ray forks becomes another program at once, so lancedb's warning of forks is of no use
+            # what Ray forks becomes another program at once, so these libraries' warnings of forks are of no use
             warnings.filterwarnings("ignore", "lancedb fork support", RuntimeWarning)
+            warnings.filterwarnings("ignore", "lance is not fork-safe", UserWarning)
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as exc:
         raise unreachable(address, (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]) from exc
