@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from .cellmap.layout import mean_of_nearest
 from .profiles import vectors_of
 from .store import Store
 
 __all__ = ["MAX_CELLS", "build_cell_places", "has_layout", "places_inputs"]
 
 MAX_CELLS = 200_000  # of more a random sample is placed: as many as a browser draws smoothly
-N_NEAREST = 5
 CHUNK = 2048
 GROUP = ("protein_id", "antibody", "cell_line", "condition")  # whose cells are centred alike
 
@@ -41,7 +41,7 @@ def build_cell_places(store: Store, seed: int) -> dict[str, int]:
     built_from = places_inputs(store, seed)
     proteins = store.read("proteins", ["x", "y", "image"], where="x IS NOT NULL AND image IS NOT NULL")
     places = np.stack([proteins["x"].to_numpy(), proteins["y"].to_numpy()], axis=1)
-    directions = unit(vectors_of(proteins["image"]).astype(np.float32))
+    vectors = vectors_of(proteins["image"]).astype(np.float32)
     profiles = store.read("profiles", [*GROUP, "embedding", "uncentered"])
     shifts = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
     row_of = {key: row for row, key in enumerate(zip(*(profiles[c].to_pylist() for c in GROUP), strict=True))}
@@ -57,7 +57,8 @@ def build_cell_places(store: Store, seed: int) -> dict[str, int]:
         if not cells.num_rows:
             continue
         rows = [row_of[key] for key in zip(*(cells[c].to_pylist() for c in GROUP), strict=True)]
-        found = place(vectors_of(cells["embedding"]) - shifts[rows], directions, places)
+        centred = (vectors_of(cells["embedding"]) - shifts[rows]).astype(np.float32)
+        found = mean_of_nearest(centred, vectors, places, metric="cosine")
         tables.append(
             pa.table(
                 {
@@ -71,20 +72,3 @@ def build_cell_places(store: Store, seed: int) -> dict[str, int]:
     placed = pa.concat_tables(tables)
     store.write("cell_places", placed, metadata={"built_from": built_from, "n_cells": n})
     return {"placed": placed.num_rows, "cells": n}
-
-
-def place(cells: np.ndarray, directions: np.ndarray, places: np.ndarray) -> np.ndarray:
-    """Return the mean place (n, 2) of the proteins nearest by cosine, each weighing one over its distance.
-
-    cells: (n, dim), centred as the proteins are; directions: (m, dim) unit vectors of the proteins; places: (m, 2).
-    """
-    similarity = unit(cells.astype(np.float32)) @ directions.T  # (n, m)
-    k = min(N_NEAREST, len(directions))
-    nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
-    weight = 1 / np.maximum(1 - np.take_along_axis(similarity, nearest, axis=1), 1e-6)
-    return (places[nearest] * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors (n, dim) of length 1; zeros stay."""
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

@@ -10,13 +10,13 @@ import pytest
 
 from subcell_atlas import cell_places
 from subcell_atlas.build import build
-from subcell_atlas.cell_places import place
+from subcell_atlas.cellmap.layout import mean_of_nearest
 from subcell_atlas.store import Store
 
 
 def test_cells_stand_by_their_nearest_proteins():
     directions, places = np.eye(3), np.array([[0, 0], [10, 0], [0, 10]])
-    found = place(np.array([[5.0, 0, 0], [0, 0.1, 0.1]]), directions, places)
+    found = mean_of_nearest(np.array([[5.0, 0, 0], [0, 0.1, 0.1]]), directions, places, metric="cosine")
     np.testing.assert_allclose(found[0], [0, 0], atol=1e-3)
     assert found[1][0] == pytest.approx(found[1][1])  # as near to the second as to the third
     assert found[1][0] > 3

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import BadInput, UnknownName
 
-__all__ = ["PRESETS", "Preset", "layout_proteins", "place_proteins"]
+__all__ = ["PRESETS", "Preset", "layout_proteins", "mean_of_nearest", "place_proteins"]
 
 MIN_FOR_UMAP = 16  # below, its spectral start fails; two principal components serve
 MIN_TO_PLACE = 50  # below, each protein is a neighbor of many and UMAP draws a new one to the middle of them all
@@ -234,7 +234,8 @@ def mean_of_nearest(new: np.ndarray, old: np.ndarray, places: np.ndarray, *, met
     from sklearn.metrics import pairwise_distances
 
     distance = pairwise_distances(new, old, metric=metric)  # (m, n)
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, :N_NEAREST]
+    n = min(N_NEAREST, distance.shape[1])
+    nearest = np.argpartition(distance, n - 1, axis=1)[:, :n]
     weight = 1 / np.maximum(np.take_along_axis(distance, nearest, axis=1), EXACT)
     mean = (places[nearest] * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1, keepdims=True)
     return np.asarray(mean, np.float32)

@@ -24,7 +24,7 @@ from subcell_atlas.images.files import PICTURE_SUFFIXES, decode_channel, decode_
 from subcell_atlas.images.thumbnails import COLORS, compose, encode_thumbnail, stretch
 from subcell_atlas.pages import parts
 from subcell_atlas.pages.parts import plain
-from subcell_atlas.pages.pictures import View
+from subcell_atlas.pages.pictures import whole_view
 from subcell_atlas.pages.reading import Cell
 
 __all__ = ["Asked", "ask_picture", "read_planes"]
@@ -193,15 +193,15 @@ def choose_crops(
 def labels_of(channels: Mapping[str, np.ndarray], pixel_um: float) -> np.ndarray:
     """Return the cells of a field (H, W) int32, found once."""
     content = b"".join(plane.tobytes() for plane in channels.values())
-    key = hashlib.sha256(content + repr((list(channels), pixel_um)).encode()).hexdigest()
-    kept = st.session_state.get("picture_labels")
-    if kept is None or kept[0] != key:
-        with st.spinner("Finding its cells…"):
-            found = cells_of_field(channels, pixel_size_um=pixel_um, segmenter="watershed")
-        kept = (key, found.labels)
-        st.session_state["picture_labels"] = kept
-    labels: np.ndarray = kept[1]
-    return labels
+    mark = hashlib.sha256(content + repr((list(channels), pixel_um)).encode()).hexdigest()
+    return kept_labels(mark, pixel_um, channels)
+
+
+@st.cache_data(show_spinner="Finding its cells…", max_entries=2, scope="session")
+def kept_labels(mark: str, pixel_um: float, _channels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return what `labels_of` does, kept for the session; `mark` tells pictures apart."""
+    del mark
+    return cells_of_field(_channels, pixel_size_um=pixel_um, segmenter="watershed").labels
 
 
 def draw(channels: Mapping[str, np.ndarray]) -> Image.Image:
@@ -233,7 +233,7 @@ def outlined(preview: Image.Image, labels: np.ndarray) -> Image.Image:
 def show_crops(crops: np.ndarray, spec: EncoderSpec) -> None:
     """Show what the encoder sees, and say when its channels look swapped."""
     st.markdown(f"**What the encoder sees** :gray[{parts.plural(len(crops), 'cell')}, {spec.crop_um:.0f} µm wide]")
-    view = View(spec.channels, tuple(channel for channel in spec.channels if channel in COLORS))
+    view = whole_view(spec.channels)
     with st.grid(N_SHOWN, min_column_width=112, gap="xsmall"):
         for number, crop in enumerate(crops[:N_SHOWN], 1):
             st.image(view.picture([Cell(None, None, encode_thumbnail(crop))]), width="stretch", alt=f"Cell {number}")

@@ -6,7 +6,7 @@ sequence is too long for an address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -72,7 +72,7 @@ def of_genes(store: Store, names: Mapping[str, str]) -> None:
         hits = reading.find_functions(store, genes=tuple(asked), k=N_PREDICTED)
     except UnknownName as exc:
         st.warning(plain(exc))
-        buttons(exc.suggestions, ask_gene, kind="instead")
+        parts.name_buttons(exc.suggestions, ask_gene, kind="instead")
         return
     if len(asked) > 1:
         show_shared(hits, asked)
@@ -283,7 +283,7 @@ def of_function(store: Store, names: Mapping[str, str]) -> None:
         term = function_query.term_meant(store, wanted)
     except UnknownName as exc:
         st.warning(plain(exc))
-        buttons(exc.suggestions, ask_function, kind="instead")
+        parts.name_buttons(exc.suggestions, ask_function, kind="instead")
         return
     show_term(store, term)
     offer_others(store, wanted, term["term_id"])
@@ -383,13 +383,6 @@ def show_place(store: Store, names: Mapping[str, str], text: str) -> None:
         hit["protein_id"]: f"{', '.join(hit['localization'] or ['–'])}, {hit['similarity']:.2f}" for hit in hits
     }
     show_cells(store, names, list(captions), captions=captions, kind="place")
-
-
-def buttons(names: Sequence[str], go: Callable[[str], None], *, kind: str) -> None:
-    """Offer some names to ask for."""
-    with st.container(horizontal=True, gap="xsmall"):
-        for name in names:
-            st.button(plain(name), key=f"{kind}_{name}", on_click=go, args=(name,))
 
 
 def snippets(store: Store, python: str, command: str) -> None:

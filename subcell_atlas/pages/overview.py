@@ -44,36 +44,27 @@ def show_overview(
     if not pc.any(pc.is_valid(proteins["x"])).as_py():
         st.caption("This atlas has no overview yet. Run: `subcell-atlas build map`")
         return
-    if not scatter.is_there():
-        list_proteins(proteins, plotly_overview(proteins, queries, hits, height=height), search_for)
-        return
     shown = PROTEINS
-    if store.has("cell_places"):
+    if scatter.is_there() and store.has("cell_places"):
         shown = st.segmented_control(
             "Show", [PROTEINS, CELLS], default=PROTEINS, required=True, key="show", bind="query-params",
             label_visibility="collapsed",
         )  # fmt: skip
     if shown == CELLS:
         overview_of_cells(store, proteins, queries, height=height, search_for=search_for)
+    elif scatter.is_there():
+        list_proteins(proteins, webgl_overview(store, queries, hits, height=height), search_for)
     else:
-        overview_of_proteins(store, proteins, queries, hits, height=height, search_for=search_for)
+        list_proteins(proteins, plotly_overview(proteins, queries, hits, height=height), search_for)
 
 
-def overview_of_proteins(
-    store: Store,
-    proteins: pa.Table,
-    queries: Sequence[str],
-    hits: Sequence[str],
-    *,
-    height: int,
-    search_for: Callable[..., None],
-) -> None:
-    """Draw the proteins, the query as a star and the hits ringed."""
+def webgl_overview(store: Store, queries: Sequence[str], hits: Sequence[str], *, height: int) -> list[str]:
+    """Draw the proteins, the query as a star and the hits ringed; return the ids of those that are selected."""
     points, ids = reading.protein_points(store)
     row_of = {protein: row for row, protein in enumerate(ids)}
     stars, rings = ([row_of[name] for name in names if name in row_of] for names in (queries, hits))
     chosen = scatter.draw_points(points, plot="proteins", height=height, highlight=HIGHLIGHT, stars=stars, rings=rings)
-    list_proteins(proteins, [ids[row] for row in chosen], search_for)
+    return [ids[row] for row in chosen]
 
 
 def overview_of_cells(

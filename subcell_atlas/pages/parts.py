@@ -6,7 +6,7 @@ import html
 import re
 import shlex
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import streamlit as st
 
-from subcell_atlas import map_query, query
+from subcell_atlas import query
 from subcell_atlas.errors import AtlasError, AtlasNotFound
-from subcell_atlas.pages.reading import OTHER
+from subcell_atlas.pages.reading import OTHER, colors_of
 from subcell_atlas.store import Store, default_uri
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "footer",
     "known_problems",
     "listed",
+    "name_buttons",
     "open_store",
     "plain",
     "plural",
@@ -141,6 +142,13 @@ def ask_sequence() -> str:
     return (text or "").strip()
 
 
+def name_buttons(names: Sequence[str], go: Callable[[str], None], *, kind: str) -> None:
+    """Offer some names, a click on which calls `go`."""
+    with st.container(horizontal=True, gap="xsmall"):
+        for name in names:
+            st.button(plain(name), key=f"{kind}_{name}", on_click=go, args=(name,))
+
+
 def tell(*commands: str) -> None:
     """Show commands to copy."""
     st.code("\n".join(commands), language="bash", wrap_lines=True)
@@ -171,11 +179,6 @@ def footer(store: Store) -> None:
     ]
     st.space("small")
     st.caption(" · ".join(part for part in said if part))
-
-
-def colors_of(proteins: pa.Table) -> dict[str, str]:
-    """Return a colour for each of the most frequent first localizations, the same on every page; see OTHER."""
-    return map_query.colors_of(labels[0] for labels in proteins["localization"].to_pylist() if labels)
 
 
 def blend(color: str, share: float) -> str:

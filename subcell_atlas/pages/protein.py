@@ -54,9 +54,7 @@ def show() -> None:
             row = proteins.slice(find_protein(name, proteins), 1).to_pylist()[0]
         except UnknownName as exc:
             st.warning(plain(exc))
-            with st.container(horizontal=True, gap="xsmall"):
-                for other in exc.suggestions:
-                    st.button(plain(other), key=f"instead_{other}", on_click=open_protein, args=(other,))
+            parts.name_buttons(exc.suggestions, open_protein, kind="instead")
             return
         view = choose_view(query.recipe_of_cells(store).get("channels") or ())
         show_protein(store, row, view)

@@ -21,7 +21,7 @@ from subcell_atlas.atlas import Atlas
 from subcell_atlas.maps import MAIN
 from subcell_atlas.pages.scatter import Points
 from subcell_atlas.schema import TABLES
-from subcell_atlas.store import Store, one_of, quote
+from subcell_atlas.store import Store, conform, one_of, quote
 
 if TYPE_CHECKING:
     from subcell_atlas.encoders.encoder import Encoder
@@ -31,6 +31,7 @@ __all__ = [
     "Cell",
     "Question",
     "cell_points",
+    "colors_of",
     "encoder_of",
     "find_functions",
     "find_hits",
@@ -124,10 +125,8 @@ def read_proteins(store: Store) -> pa.Table:
 @st.cache_data(show_spinner=False, max_entries=4)
 def _proteins(uri: str, key: tuple[int, ...]) -> pa.Table:
     del key
-    proteins = Store.open(uri).read("proteins", PROTEIN_COLUMNS).sort_by("protein_id")
-    for column in PROTEIN_COLUMNS:  # that an older atlas lacks
-        if column not in proteins.column_names:
-            proteins = proteins.append_column(column, pa.nulls(proteins.num_rows, TABLES["proteins"][column]))
+    wanted = pa.schema([(name, TABLES["proteins"][name]) for name in PROTEIN_COLUMNS])
+    proteins = conform(Store.open(uri).read("proteins", PROTEIN_COLUMNS), wanted).sort_by("protein_id")
     symbols, ids = proteins["gene_symbol"].to_pylist(), proteins["protein_id"].to_pylist()
     n_of = Counter(symbols)
     names = [s if s and n_of[s] == 1 else i for s, i in zip(symbols, ids, strict=True)]
@@ -352,11 +351,16 @@ def places_of(table: pa.Table) -> np.ndarray:
     return np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)
 
 
+def colors_of(proteins: pa.Table) -> dict[str, str]:
+    """Return a colour for each of the most frequent first localizations, the same on every page; see OTHER."""
+    return map_query.colors_of(labels[0] for labels in proteins["localization"].to_pylist() if labels)
+
+
 def colors_of_rows(
     proteins: pa.Table, localizations: Sequence[Sequence[str] | None]
 ) -> tuple[list[str], list[str], np.ndarray]:
     """Return the colors of first localizations with their names, and of each row which (n,); the last is of others."""
-    known = map_query.colors_of(labels[0] for labels in proteins["localization"].to_pylist() if labels)
+    known = colors_of(proteins)
     at = {label: index for index, label in enumerate(known)}
     color_of = np.array([at.get(labels[0], len(at)) if labels else len(at) for labels in localizations])
     return [*known.values(), OTHER], [*known, "other"], color_of

@@ -6,7 +6,7 @@ and `?by=Sequence` the question is too long for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -82,7 +82,8 @@ def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str], *, ask: 
             "Localization", labels, key="localization", bind="query-params", placeholder="Any", select_all=False,
             width=280,
         )  # fmt: skip
-        grades = [grade for grade in RELIABILITIES if grade in set(proteins["reliability"].to_pylist())]
+        graded = proteins["reliability"].unique().to_pylist()
+        grades = [grade for grade in RELIABILITIES if grade in graded]
         sure: list[str] = []
         if grades:
             sure = st.multiselect(
@@ -152,13 +153,15 @@ def answer(
             st.warning(plain(exc))
         else:
             likeness = "Looks most like" if question.modality == "image" else f"Most like, by {question.modality},"
-            note = note_on_sequences(store) if question.modality != "image" else None
-            show_hits(
-                store, proteins, hits, title=f"{likeness} {plain(' + '.join(names))}",
-                file=parts.file_name("similar", *names), notes=[note] if note else [], cell_line=question.cell_line,
-                view=view, search_for=search_for,
-            )  # fmt: skip
-            parts.snippets(*same_question(store, names, question))
+            title = f"{likeness} {plain(' + '.join(names))}"
+            show_answer(store, proteins, hits, question, view, title=title, file=parts.file_name("similar", *names))
+            same_question(
+                store,
+                question,
+                ["similar", *map(repr, names)],
+                map(parts.shell, names),
+                modality=None if question.modality == "image" else question.modality,
+            )
     with left:
         if len(rows) > 2:
             show_cohesion(store, rows, question)
@@ -224,14 +227,11 @@ def of_picture(store: Store, proteins: pa.Table, question: Question, view: View)
         return
     with st.spinner("Embedding it…"):
         hits = reading.find_like_crops(store, asked.crops, asked.mark, question)
-    show_found(store, proteins, hits, question, view, title=f"Looks most like {plain(asked.name)}", file="like_picture")
-    given = f"k={question.k}" + (f", where={question.where!r}" if question.where else "")
-    where = f" --where {parts.shell(question.where)}" if question.where else ""
-    parts.snippets(
-        f"import subcell_atlas\n\natlas = subcell_atlas.open_atlas({store.uri!r})\n"
-        f"hits = atlas.similar_to_image(picture, {given}).to_pandas()  # (C, H, W): {', '.join(encoder.spec.channels)}",
-        f"subcell-atlas similar --image FILE -k {question.k}{where} --atlas {parts.shell(store.uri)}",
-    )
+    title = f"Looks most like {plain(asked.name)}"
+    show_answer(store, proteins, hits, question, view, title=title, file="like_picture")
+    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), height=430, search_for=search_for)
+    remark = f"  # (C, H, W): {', '.join(encoder.spec.channels)}"
+    same_question(store, question, ["similar_to_image", "picture"], ["--image FILE"], remark=remark)
 
 
 def of_sequence(store: Store, proteins: pa.Table, question: Question, view: View) -> None:
@@ -241,47 +241,44 @@ def of_sequence(store: Store, proteins: pa.Table, question: Question, view: View
         return
     with st.spinner("Embedding the sequence…"):
         hits = reading.find_like_sequence(store, text, question)
-    show_found(store, proteins, hits, question, view, title="Most like this sequence", file="like_sequence")
+    show_answer(store, proteins, hits, question, view, title="Most like this sequence", file="like_sequence")
+    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), height=430, search_for=search_for)
     st.page_link(page_file("functions"), label="What such a protein may do", query_params={"ask": "Sequence"})
-    given = f"k={question.k}" + (f", where={question.where!r}" if question.where else "")
-    where = f" --where {parts.shell(question.where)}" if question.where else ""
-    parts.snippets(
-        f"import subcell_atlas\n\natlas = subcell_atlas.open_atlas({store.uri!r})\n"
-        f"hits = atlas.similar_to_sequence(sequence, {given}).to_pandas()",
-        f"subcell-atlas similar --sequence FILE.fasta -k {question.k}{where} --atlas {parts.shell(store.uri)}",
-    )
+    same_question(store, question, ["similar_to_sequence", "sequence"], ["--sequence FILE.fasta"])
 
 
-def show_found(
+def show_answer(
     store: Store, proteins: pa.Table, hits: pa.Table, question: Question, view: View, *, title: str, file: str
 ) -> None:
-    """Show what is like something that is not in the atlas, in the overview and as cards."""
-    note = note_on_sequences(store) if file == "like_sequence" else None
+    """Show the neighbors as cards, and what is to be said of the vectors that were compared."""
+    note = note_on_sequences(store) if question.modality != "image" else None
     show_hits(
         store, proteins, hits, title=title, file=file, notes=[note] if note else [], cell_line=question.cell_line,
         view=view, search_for=search_for,
     )  # fmt: skip
-    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), height=430, search_for=search_for)
 
 
-def same_question(store: Store, names: Sequence[str], question: Question) -> tuple[str, str]:
-    """Return the question as Python and as a command."""
-    given = [repr(name) for name in names] + [f"k={question.k}"]
-    words = ["subcell-atlas similar", *map(parts.shell, names), f"-k {question.k}"]
-    for option, value in (
-        ("modality", question.modality if question.modality != "image" else None),
-        ("where", question.where),
-        ("cell_line", question.cell_line),
-    ):
-        if value:
-            given.append(f"{option}={value!r}")
-            words.append(f"--{option.replace('_', '-')} {parts.shell(value)}")
-    python = (
-        "import subcell_atlas\n\n"
-        f"atlas = subcell_atlas.open_atlas({store.uri!r})\n"
-        f"hits = atlas.similar({', '.join(given)}).to_pandas()"
+def same_question(
+    store: Store,
+    question: Question,
+    call: Sequence[str],
+    words: Iterable[str],
+    *,
+    modality: str | None = None,
+    remark: str = "",
+) -> None:
+    """Offer the question as Python and as a command. call: the method and its arguments; words: the command's."""
+    options = {"modality": modality, "where": question.where, "cell_line": question.cell_line}
+    asked = {option: value for option, value in options.items() if value}
+    method, *given = call
+    given += [f"k={question.k}", *(f"{option}={value!r}" for option, value in asked.items())]
+    chosen = [f"--{option.replace('_', '-')} {parts.shell(value)}" for option, value in asked.items()]
+    where = f"--atlas {parts.shell(store.uri)}"
+    parts.snippets(
+        f"import subcell_atlas\n\natlas = subcell_atlas.open_atlas({store.uri!r})\n"
+        f"hits = atlas.{method}({', '.join(given)}).to_pandas(){remark}",
+        " ".join(["subcell-atlas similar", *words, f"-k {question.k}", *chosen, where]),
     )
-    return python, " ".join([*words, f"--atlas {parts.shell(store.uri)}"])
 
 
 if __name__ == "__main__":
