@@ -22,6 +22,7 @@ from .fusion_vectors import FEWEST, stored_fusion
 from .gene_functions import settings_of_functions
 from .maps import MAIN, known_maps
 from .recipe import Recipe
+from .schema import VECTORS
 from .sequence_vectors import has_sequences, note_on_sequences
 from .sequences import SEQUENCE_ENCODERS
 from .sequences.esm import ESM
@@ -207,7 +208,7 @@ def count_proteins(store: Store) -> dict[str, Any]:
         "localizations": [{"localization": name, "proteins": n} for name, n in ordered(counted)],
         "vectors": {
             name: store.count("proteins", f"{name} IS NOT NULL")
-            for name in query.MODALITIES
+            for name in VECTORS
             if name in store.vector_columns("proteins")
         },
     }

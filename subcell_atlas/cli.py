@@ -19,6 +19,7 @@ from .errors import AtlasError, BadInput
 from .images.segmentation import SEGMENTERS
 from .printing import (
     describe,
+    metric_rows,
     print_json,
     reply,
     show,
@@ -27,6 +28,7 @@ from .printing import (
     show_map,
     system_record,
 )
+from .schema import VECTORS
 
 if TYPE_CHECKING:
     from ingest.job import Options
@@ -552,7 +554,7 @@ def annotate_command(file: Path, uri: str | None, source: str | None, ontology: 
 @click.option("--force", is_flag=True, help="Make the stages anew even when they are up to date.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--name", "map_name", metavar="NAME", help="Of the map: another one beside the atlas's own, 'main'.")
-@click.option("--vectors", type=click.Choice(["image", "sequence", "fused"]), help="Of the map [default: image].")
+@click.option("--vectors", type=click.Choice(VECTORS), help="Of the map [default: image].")
 @click.option("--cell-line", help="Of the map: only what was seen in this one.")
 @click.option(
     "--method",
@@ -697,9 +699,7 @@ def compact_command(uri: str | None, as_json: bool, keep: float) -> None:
 @atlas_option
 @json_option
 @click.option("-k", type=click.IntRange(1, 1_000_000), default=10, show_default=True, help="How many neighbors.")
-@click.option(
-    "--modality", type=click.Choice(["image", "sequence", "fused"]), help="[default: image; of a sequence sequence]"
-)
+@click.option("--modality", type=click.Choice(VECTORS), help="[default: image; of a sequence sequence]")
 @click.option("--where", metavar="SQL", help="A condition over the columns of proteins, such as 'n_cells >= 20'.")
 @click.option("--cell-line", help="Compare what was seen in this cell line.")
 @picture_options
@@ -1061,27 +1061,25 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @atlas_option
 @json_option
+@click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, seed: int) -> None:
+def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vectors: str, **options: Any) -> None:
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
     Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both.
     """
     from .evaluate import evaluate
+    from .evaluated import EvaluationOptions, Subject
     from .store import Store
 
-    results = evaluate(Store.open(resolve(uri)), names, seed=seed)
+    measured = evaluate(Subject(Store.open(resolve(uri)), vectors), names, EvaluationOptions(**options))
+    results = {name: found.metrics for name, found in measured.items()}
     if as_json:
         print_json(results)
         return
-    rows = [
-        {"evaluation": name, "metric": metric, "value": value}
-        for name, metrics in results.items()
-        for metric, value in metrics.items()
-        if name != "functions"
-    ]
+    rows = [row for name, metrics in results.items() if name != "functions" for row in metric_rows(name, metrics)]
     if rows:
-        show(rows, ["evaluation", "metric", "value"])
+        show(rows, ["evaluation", "metric", "value", "low", "high"])
     if "functions" in results:
         show_function_metrics(results["functions"])
 

@@ -18,6 +18,7 @@ from .build import build
 from .encoders import load_encoder
 from .errors import BadInput, NotBuilt
 from .evaluate import agreement_rows, evaluate, last_results
+from .evaluated import Subject
 from .printing import show, tree_lines
 from .sql import SqlSession
 from .store import Store, quote
@@ -51,7 +52,7 @@ def run_demo(uri: str, *, n_proteins: int, n_cells: int, seed: int) -> None:
     click.echo(f"Built: {', '.join(made)}." if made else "The map is up to date.", err=True)
     measured = {} if counts.cells or made else last_results(store)
     with contextlib.suppress(NotBuilt):  # too few proteins for any truth
-        measured = measured or evaluate(store)
+        measured = measured or {name: found.metrics for name, found in evaluate(Subject(store)).items()}
     show_answers(store, uri, measured)
 
 

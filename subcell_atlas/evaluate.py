@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +11,12 @@ from datetime import datetime
 from typing import Any
 
 from .errors import NotBuilt, UnknownName
+from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.agreement import best_overlap, evaluate_map
+from .evaluation.intervals import interval
 from .evaluation.retrieval import evaluate_retrieval
 from .function_evaluation import measure_functions
 from .maps import MAIN, map_of
-from .profiles import vectors_of
 from .runs import Run
 from .store import Store
 
@@ -31,12 +33,14 @@ __all__ = [
 
 MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
 KIND = "evaluate "  # of runs; the evaluation's name follows
-VECTORS = ("ingest", "annotate", "build profiles")
-WRITERS = {  # of what each evaluation reads: the kinds of runs
-    "retrieval": VECTORS,
-    "map": (*VECTORS, "build map"),
-    "functions": (*VECTORS, "build sequence", "build functions"),
-}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How something is evaluated. reads: the kinds of runs whose results it reads."""
+
+    measure: Callable[[Subject, EvaluationOptions], Measured]
+    reads: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -49,31 +53,49 @@ class Evaluation:
     since: Sequence[str]
 
 
-def evaluate(store: Store, names: Sequence[str] = (), *, seed: int = 0) -> dict[str, dict[str, Any]]:
+def evaluate(
+    subject: Subject, names: Sequence[str] = (), options: EvaluationOptions | None = None
+) -> dict[str, Measured]:
     """Run the named evaluations, keep their numbers in `runs` and return them by name.
 
     When none is named all are run for which the atlas has what they need.
     """
+    options = options or EvaluationOptions()
+    store = subject.store
     for name in names:
         if name not in EVALUATIONS:
             raise UnknownName("evaluation", name, EVALUATIONS)
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, Measured] = {}
     missing: list[NotBuilt] = []
-    for name, measure in EVALUATIONS.items():
+    for name, method in EVALUATIONS.items():
         if names and name not in names:
             continue
-        run = Run.start(store, kind=f"{KIND}{name}", recipe=store.recipe("proteins", "image"))
+        run = Run.start(store, kind=f"{KIND}{name}", recipe=store.recipe("proteins", subject.vectors))
         try:
-            results[name] = measure(store, seed)
+            found = with_intervals(method.measure(subject, options), seed=options.seed)
         except NotBuilt as exc:
             if names:
                 raise
             missing.append(exc)
             continue
-        run.finish({**results[name], "seed": seed})
+        results[name] = found
+        run.finish({**found.metrics, "seed": options.seed})
     if not results:
         raise missing[0]
     return results
+
+
+def with_intervals(found: Measured, *, seed: int) -> Measured:
+    """Return the same with the ends of the 95 % interval of each metric of which is known what it is made of."""
+    metrics = copy.deepcopy(found.metrics)
+    for path, observed in found.observed.items():
+        *parents, name = path.split("/")
+        inner = metrics
+        for parent in parents:
+            inner = inner[parent]
+        ends = interval(observed, seed=seed)
+        inner |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
+    return Measured(metrics, found.observed)
 
 
 def last_results(store: Store) -> dict[str, dict[str, Any]]:
@@ -92,7 +114,7 @@ def last_evaluations(store: Store) -> dict[str, Evaluation]:
         if name in EVALUATIONS and row["finished"]:
             metrics = json.loads(row["counts"])
             seed = metrics.pop("seed", None)
-            since = [each["kind"] for each in runs if each["kind"] in WRITERS[name] and may_follow(each, row)]
+            since = [each["kind"] for each in runs if each["kind"] in EVALUATIONS[name].reads and may_follow(each, row)]
             found[name] = Evaluation(row["finished"], seed, metrics, list(dict.fromkeys(since)))
     return found
 
@@ -134,25 +156,23 @@ def function_rows(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def measure_retrieval(store: Store, seed: int) -> dict[str, float]:
+def measure_retrieval(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure the mean average precision of neighbors that share a complex, a localization, a compartment."""
-    if "image" not in store.vector_columns("proteins"):
-        raise NotBuilt("The proteins have no picture vectors yet. Run: subcell-atlas build")
-    proteins = store.read("proteins", ["protein_id", "localization", "image"], where="image IS NOT NULL")
-    vectors = vectors_of(proteins["image"])
+    ids, vectors = subject.proteins
     metrics: dict[str, float] = {}
-    for kind, labels in label_sets(store, proteins["protein_id"].to_pylist()).items():
-        found = evaluate_retrieval(vectors, labels, seed=seed)
+    for kind, labels in label_sets(subject.store, ids).items():
+        found = evaluate_retrieval(vectors, labels, seed=options.seed)
         if not found.n:
             continue
         metrics |= {f"{kind}_map": found.mean_ap, f"{kind}_map_shuffled": found.shuffled, f"{kind}_queries": found.n}
     if not metrics:
         raise NotBuilt("No two proteins share a localization or an annotation to evaluate against.")
-    return metrics
+    return Measured(metrics)
 
 
-def measure_map(store: Store, seed: int) -> dict[str, float]:
+def measure_map(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure how each level of the map agrees with the main compartment or localization, and complexes found again."""
+    store = subject.store
     ids = store.read("proteins", ["protein_id"], where="image IS NOT NULL")["protein_id"].to_pylist()
     labels = label_sets(store, ids)
     main = main_labels(store, ids, "compartment" if "compartment" in labels else "localization")
@@ -167,7 +187,7 @@ def measure_map(store: Store, seed: int) -> dict[str, float]:
     levels = {row["system_id"]: row["level"] for row in store.read("systems", ["system_id", "level"]).to_pylist()}
     for level in sorted({levels[system] for system in members} - {0}):
         of_level = {system: rows for system, rows in members.items() if levels[system] == level}
-        found = evaluate_map(of_level, main, seed=seed)
+        found = evaluate_map(of_level, main, seed=options.seed)
         metrics |= {f"level_{level}_ami": found.ami, f"level_{level}_ami_shuffled": found.shuffled}
         metrics[f"level_{level}_systems"] = len(of_level)
     if "complex" in labels:
@@ -177,7 +197,7 @@ def measure_map(store: Store, seed: int) -> dict[str, float]:
                 groups.setdefault(name, []).append(row)
         large = {name: rows for name, rows in groups.items() if len(rows) >= MIN_GROUP}
         metrics["complex_best_jaccard"] = best_overlap(members, large)
-    return metrics
+    return Measured(metrics)
 
 
 def label_sets(store: Store, ids: Sequence[str]) -> dict[str, list[frozenset[str]]]:
@@ -209,8 +229,9 @@ def main_labels(store: Store, ids: Sequence[str], kind: str) -> list[str | None]
     return [first[protein] if frequent[first.get(protein, "")] > 1 else None for protein in ids]
 
 
-EVALUATIONS: dict[str, Callable[[Store, int], dict[str, Any]]] = {
-    "retrieval": measure_retrieval,
-    "map": measure_map,
-    "functions": measure_functions,
+SOURCES = ("ingest", "annotate", "build profiles")  # kinds of runs that vectors and what is known of proteins are from
+EVALUATIONS: dict[str, Method] = {
+    "retrieval": Method(measure_retrieval, SOURCES),
+    "map": Method(measure_map, (*SOURCES, "build map")),
+    "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
 }

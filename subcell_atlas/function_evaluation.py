@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import NotBuilt
+from .evaluated import EvaluationOptions, Measured, Subject
 from .gene_functions import (
     MODALITIES,
     N_FOLDS,
@@ -36,13 +37,14 @@ CONCATENATION = "concatenation"  # of both, without products: the plain baseline
 FEWEST_FAMILIES = 2 * N_FOLDS  # of the proteins of a group of terms, for families to be held out
 
 
-def measure_functions(store: Store, seed: int) -> dict[str, Any]:
+def measure_functions(subject: Subject, options: EvaluationOptions) -> Measured:
     """Return the metrics of image, sequence, fused and concatenation, held out by protein and by homology.
 
     By protein at the top, by homology under `by_homology`: for each modality `macro_ap`, `micro_ap` and `fmax` with the
     ends of their 95 % intervals, Brier score and calibration error; `differences` from fused, paired; `aspects`;
     `loses` and `gains`: the terms that fusion tells worse or better than the better modality does.
     """
+    store, seed = subject.store, options.seed
     settings = settings_of_functions(store)
     chosen, groups = asked(store, settings)
     alone = np.arange(len(chosen.ids))
@@ -53,7 +55,7 @@ def measure_functions(store: Store, seed: int) -> dict[str, Any]:
         if groups:
             by_family = measure(chosen, groups, families, settings.predictor, seed=seed)
             found["by_homology"] = as_record(by_family, groups, store) | {"groups": n_families(families)}
-    return found
+    return Measured(found)
 
 
 def n_families(families: np.ndarray) -> int:

@@ -22,7 +22,7 @@ from .errors import BadInput, NotBuilt, UnknownName
 from .profiles import vectors_of
 from .proteins import write_proteins
 from .resampling import DRAW_COLUMNS, CellDraws
-from .schema import table_schema
+from .schema import VECTORS, table_schema
 from .store import Store, conform, quote
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ __all__ = [
 ]
 
 MAIN = "main"
-VECTORS = ("image", "sequence", "fused")
 PLACES = ("cellular_component", "complex", "localization")  # aspects of terms that say where
 LOCALIZATION = "localization"  # the source that the proteins' own localizations are
 MAP_TABLES = ("system_edges", "system_members", "system_terms", "discoveries", "systems")  # written in this order

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ __all__ = [
     "describe",
     "function_record",
     "json_text",
+    "metric_rows",
     "print_json",
     "reply",
     "show",
@@ -201,6 +202,22 @@ def because(row: dict[str, Any]) -> str:
     """Return the neighbors that speak for a prediction, in a few words."""
     found = [f"{each['gene_symbol'] or each['protein_id']} ({each['modality']})" for each in row["support"] or ()]
     return ", ".join(found[:3])
+
+
+def metric_rows(evaluation: str, metrics: Mapping[str, Any], *, under: str = "") -> Iterator[dict[str, Any]]:
+    """Yield the numbers of an evaluation, a row each: its path, the value and the ends of its interval."""
+    for name, value in metrics.items():
+        path = f"{under}{name}"
+        if isinstance(value, Mapping):
+            yield from metric_rows(evaluation, value, under=f"{path}/")
+        elif isinstance(value, int | float | str) and not is_end(name, metrics):
+            low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+            yield {"evaluation": evaluation, "metric": path, "value": value, "low": low, "high": high}
+
+
+def is_end(name: str, metrics: Mapping[str, Any]) -> bool:
+    """Tell whether a number is the end of another's interval."""
+    return any(name.endswith(end) and name.removesuffix(end) in metrics for end in ("_low", "_high"))
 
 
 def show_function_metrics(found: dict[str, Any]) -> None:

@@ -18,13 +18,13 @@ from .identifiers import NAME_COLUMNS, find_protein
 from .maps import MAIN, check_cell_line, known_maps, map_of
 from .profiles import vectors_of
 from .recipe import Recipe
+from .schema import VECTORS
 from .store import Store, one_of, quote
 
 if TYPE_CHECKING:
     from .encoders.encoder import Encoder
 
 __all__ = [
-    "MODALITIES",
     "cohesion",
     "compare",
     "compare_among",
@@ -44,7 +44,6 @@ __all__ = [
     "vector_of_new_cells",
 ]
 
-MODALITIES = ("image", "sequence", "fused")
 CELL_HIT_COLUMNS = (
     "rank", "cell_id", "protein_id", "gene_symbol", "similarity", "localization", "antibody", "cell_line", "condition",
     "image_id",
@@ -56,7 +55,7 @@ def protein_row(store: Store, name: str) -> dict[str, Any]:
     """Return the plain columns of the protein that `name` means (see `identifiers.find_protein`)."""
     names = store.read("proteins", NAME_COLUMNS)
     protein = names["protein_id"][find_protein(name, names)].as_py()
-    wanted = [column for column in store.columns("proteins") if column not in MODALITIES]
+    wanted = [column for column in store.columns("proteins") if column not in VECTORS]
     return store.read("proteins", wanted, where=f"protein_id = {quote(protein)}").to_pylist()[0]
 
 
@@ -166,8 +165,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 def check_modality(store: Store, modality: str) -> None:
     """Raise UnknownName or NotBuilt when the atlas cannot be searched by `modality`."""
-    if modality not in MODALITIES:
-        raise UnknownName("modality", modality, MODALITIES)
+    if modality not in VECTORS:
+        raise UnknownName("modality", modality, VECTORS)
     if modality not in store.vector_columns("proteins"):
         fix = {
             "image": "Run: subcell-atlas build",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-__all__ = ["KEYS", "METADATA_KEY", "SCHEMA_VERSION", "TABLES", "VECTOR", "read_metadata", "table_schema"]
+__all__ = ["KEYS", "METADATA_KEY", "SCHEMA_VERSION", "TABLES", "VECTOR", "VECTORS", "read_metadata", "table_schema"]
 
 SCHEMA_VERSION = 1
 METADATA_KEY = b"subcell_atlas"
@@ -194,6 +194,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "run_id": pa.string(),
     },
 }
+
+VECTORS = tuple(name for name, kind in TABLES["proteins"].items() if kind is VECTOR)  # of a protein: its modalities
 
 # The columns that say whether a row is already there.
 KEYS: dict[str, tuple[str, ...]] = {

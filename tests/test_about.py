@@ -19,6 +19,7 @@ from subcell_atlas.build import MapSettings, build, out_of_date
 from subcell_atlas.cli import main
 from subcell_atlas.encoders import ENCODERS
 from subcell_atlas.evaluate import evaluate, last_evaluations, last_results
+from subcell_atlas.evaluated import Subject
 from subcell_atlas.pages import about as page
 from subcell_atlas.printing import json_text
 from subcell_atlas.recipe import Recipe
@@ -110,7 +111,7 @@ def test_without_evaluations_the_page_says_what_to_run_and_then_shows_their_figu
     app = open_about(own_atlas.uri)
     assert "Nothing was measured" in texts(app)
     assert "subcell-atlas evaluate" in commands(app)
-    measured = evaluate(own_atlas, ["retrieval"])["retrieval"]
+    measured = evaluate(Subject(own_atlas), ["retrieval"])["retrieval"].metrics
     app = open_about(own_atlas.uri)
     assert f"{measured['complex_map']:.3f}" in unmarked(app)
     assert "subcell-atlas evaluate map functions" in commands(app)
@@ -118,7 +119,7 @@ def test_without_evaluations_the_page_says_what_to_run_and_then_shows_their_figu
 
 
 def test_figures_are_out_of_date_once_something_they_read_is_written(open_about, own_atlas):
-    evaluate(own_atlas)
+    evaluate(Subject(own_atlas))
     assert not any(found.since for found in last_evaluations(own_atlas).values())
     assert checks_of(own_atlas)["evaluations"]["status"] == "ok"
     build(own_atlas, ["map"], force=True, map_settings=MapSettings(method="average", tested=False))

@@ -11,6 +11,7 @@ import pytest
 from subcell_atlas.build import build
 from subcell_atlas.errors import NotBuilt, UnknownName
 from subcell_atlas.evaluate import evaluate
+from subcell_atlas.evaluated import Subject
 from subcell_atlas.evaluation.agreement import best_overlap, evaluate_map
 from subcell_atlas.evaluation.retrieval import evaluate_retrieval
 from subcell_atlas.profiles import vector_array
@@ -50,7 +51,7 @@ def test_a_corrected_gene_and_a_renamed_term_reach_the_map(copy):
     members = copy.read("system_members", where="system_id = 'S0'")["protein_id"].to_pylist()
     assert "NEW5" in members
     assert "DEMOG00000000005" not in members
-    evaluate(copy)
+    evaluate(Subject(copy))
     copy.upsert("terms", pa.table({"term_id": ["GO:0005634"], "name": ["kernel"], "aspect": ["cellular_component"]}))
     assert build(copy) == ["map", "functions"]
 
@@ -114,7 +115,7 @@ def test_a_map_cannot_be_evaluated_without_labels(tmp_path, rng):
     write_proteins(store, pa.table(columns), vector="image", recipe=Recipe(encoder="theirs", dim=6))
     build(store)
     with pytest.raises(NotBuilt, match="share a localization"):
-        evaluate(store)
+        evaluate(Subject(store))
 
 
 def test_the_same_seed_gives_the_same_map_and_another_is_made_anew(copy):
@@ -199,13 +200,13 @@ def test_best_overlap_is_the_mean_of_the_best_jaccard():
 
 
 def test_evaluations_are_kept_in_runs_and_beat_shuffled_labels(copy):
-    results = evaluate(copy)
-    assert results["retrieval"]["localization_map"] > results["retrieval"]["localization_map_shuffled"]
-    assert results["map"]["level_1_ami"] > results["map"]["level_1_ami_shuffled"]
+    results = evaluate(Subject(copy))
+    assert results["retrieval"].metrics["localization_map"] > results["retrieval"].metrics["localization_map_shuffled"]
+    assert results["map"].metrics["level_1_ami"] > results["map"].metrics["level_1_ami_shuffled"]
     kinds = copy.read("runs", ["kind"])["kind"].to_pylist()
     assert {"ingest", "build profiles", "build map", "evaluate retrieval", "evaluate map"} <= set(kinds)
     with pytest.raises(UnknownName, match="retrieval"):
-        evaluate(copy, ["retrievel"])
+        evaluate(Subject(copy), ["retrievel"])
 
 
 def test_the_grade_of_a_localization_reaches_the_protein(copy):

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from .._version import __version__
 from ..errors import BadInput
+from ..schema import VECTORS
 from ..writing import written_whole
 from .cx2 import Network, plain, write_cx2
 from .named import ABOUT, NamedMap, check_map, label, levels, one_root
@@ -28,7 +29,6 @@ __all__ = ["NamedMap", "hidef_pair", "write_hcx", "write_hidef", "write_interact
 
 ORIGINS = ("source", "encoder", "weights")  # keys of `about` that tell what a map was derived from
 INTERACTION = "contains"  # the same on all edges: Cytoscape Web takes mixed ones for no hierarchy
-VECTORS = ("image", "sequence", "fused")  # columns of proteins that no viewer shows
 PIXELS = 60  # between neighbors in a picture of a network; nodes are 10 to 60 wide
 
 
@@ -56,7 +56,7 @@ def write_interactome(
 
 def protein_attributes(protein: Mapping[str, Any]) -> dict[str, Any]:
     """Return a protein's columns as node attributes, named by its gene symbol."""
-    left_out = {"x", "y", *VECTORS}
+    left_out = {"x", "y", *VECTORS}  # which no viewer shows
     name = protein.get("gene_symbol") or protein["protein_id"]
     return {"name": name, **{column: value for column, value in protein.items() if column not in left_out}}
 

@@ -21,6 +21,7 @@ from subcell_atlas.pages.overview import show_overview
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View, choose_view
 from subcell_atlas.pages.reading import Question
+from subcell_atlas.schema import VECTORS
 from subcell_atlas.sequence_vectors import note_on_sequences
 from subcell_atlas.store import Store
 
@@ -66,7 +67,7 @@ def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str], *, ask: 
     """Return the rest of the question, and how to show cells."""
     labels = sorted({label for labels in proteins["localization"].to_pylist() for label in labels or ()})
     lines = sorted({line for lines in proteins["cell_lines"].to_pylist() for line in lines or ()})
-    modalities = [name for name in query.MODALITIES if name in store.vector_columns("proteins")]
+    modalities = [name for name in VECTORS if name in store.vector_columns("proteins")]
     row = st.container(horizontal=True)
     with row:
         k = st.number_input("Neighbors", 1, MAX_K, 12, key="k", bind="query-params", width=130)

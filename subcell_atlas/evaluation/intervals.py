@@ -1,0 +1,139 @@
+"""How sure a figure is: intervals over draws of what was observed, and differences between two embeddings, paired.
+
+A figure is made of values: one a query, a pair of genes, a cell. What is drawn, with return, is what they are of
+(proteins, antibodies, plates), for values of one protein are not independent. A value counts as often as all that it is
+of are drawn: a pair of proteins as the product, which is the bootstrap of vertices (Snijders & Borgatti 1999). Two
+embeddings are compared on the values that both have, in the same draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import BadInput
+
+__all__ = ["Difference", "Interval", "Observed", "draw", "interval", "paired_difference", "weighted_mean"]
+
+N_DRAWS = 1000
+INTERVAL = (0.025, 0.975)
+Statistic = Callable[[np.ndarray, np.ndarray], float]
+
+
+def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
+    """Return the mean of values (n,), each counted as often as `weights` (n,) says; NaN when none counts."""
+    total = float(weights.sum())
+    return float(values @ weights) / total if total else float("nan")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The values that a figure is made of.
+
+    ids: (n,) what each value is of, as another embedding names it too, without doubles. values: (n,), none of them NaN.
+    drawn: for each value, what must be drawn for it to count: (n,) names, or (n, k) of k names each.
+    statistic: of values and weights, (n,) each; the mean unless told otherwise.
+    """
+
+    ids: Sequence[str]
+    values: np.ndarray
+    drawn: np.ndarray
+    statistic: Statistic = weighted_mean
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) == len(self.values) == len(self.drawn):
+            msg = f"Each value has an id and a name; got {len(self.values)}, {len(self.ids)}, {len(self.drawn)}."
+            raise BadInput(msg)
+
+    def value(self) -> float:
+        """Return the figure itself."""
+        return self.statistic(self.values, np.ones(len(self.values)))
+
+    def of(self, ids: Sequence[str]) -> Observed:
+        """Return the values of `ids` alone, in their order."""
+        at = {name: row for row, name in enumerate(self.ids)}
+        rows = [at[name] for name in ids]
+        return Observed(list(ids), self.values[rows], self.drawn[rows], self.statistic)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with the ends of its 95 % interval; n: values, n_drawn: names that were drawn among."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    n_drawn: int
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One embedding minus another, on the `n` values that both have; p: two-sided, that there is no difference."""
+
+    value: float
+    other: float
+    difference: float
+    low: float
+    high: float
+    p: float
+    n: int
+    n_drawn: int
+
+
+def draw(drawn: np.ndarray, *, seed: int, n_draws: int = N_DRAWS) -> tuple[np.ndarray, int]:
+    """Return how often each value counts in each draw, (n_draws, n) float32, and how many names there are."""
+    names, index = np.unique(np.asarray(drawn, dtype=str), return_inverse=True)
+    index = index.reshape(len(drawn), -1)  # (n, k)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / max(len(names), 1)), size=n_draws)
+    weights = counts[:, index].prod(axis=2, dtype=np.float32)  # (n_draws, n)
+    return weights, len(names)
+
+
+def interval(observed: Observed, *, seed: int, n_draws: int = N_DRAWS) -> Interval:
+    """Return a figure with its 95 % interval; NaN at both ends where one name alone could be drawn."""
+    found, n_drawn = in_draws([observed], seed=seed, n_draws=n_draws)
+    low, high = ends(found[0]) if n_drawn > 1 else (float("nan"), float("nan"))
+    return Interval(observed.value(), low, high, len(observed.values), n_drawn)
+
+
+def paired_difference(one: Observed, other: Observed, *, seed: int, n_draws: int = N_DRAWS) -> Difference:
+    """Return what `one` has more than `other`, on the values of both; NaN when they share fewer than two names."""
+    known = set(other.ids)
+    shared = [name for name in one.ids if name in known]
+    if not shared:
+        nan = float("nan")
+        return Difference(nan, nan, nan, nan, nan, nan, 0, 0)
+    a, b = one.of(shared), other.of(shared)
+    found, n_drawn = in_draws([a, b], seed=seed, n_draws=n_draws)
+    differences = found[0] - found[1]
+    low, high = ends(differences) if n_drawn > 1 else (float("nan"), float("nan"))
+    told = differences[np.isfinite(differences)]
+    rare = min((told <= 0).sum(), (told >= 0).sum())
+    p = min(1.0, 2 * (rare + 1) / (len(told) + 1)) if n_drawn > 1 else float("nan")
+    value, against = a.value(), b.value()
+    return Difference(value, against, value - against, low, high, p, len(shared), n_drawn)
+
+
+def in_draws(observed: Sequence[Observed], *, seed: int, n_draws: int) -> tuple[np.ndarray, int]:
+    """Return each figure in each draw, (figures, n_draws), and how many names were drawn among, those of the first."""
+    parts = []
+    per_part = max(1, 2**22 // max(len(observed[0].values), 1))  # values at a time; memory grows with this
+    n_drawn = 0
+    for part, start in enumerate(range(0, n_draws, per_part)):
+        of_part = np.random.SeedSequence([seed, part]).generate_state(1)[0]
+        weights, n_drawn = draw(observed[0].drawn, seed=int(of_part), n_draws=min(per_part, n_draws - start))
+        parts.append([[each.statistic(each.values, own) for own in weights] for each in observed])
+    return np.concatenate([np.array(part) for part in parts], axis=1), n_drawn
+
+
+def ends(draws: np.ndarray) -> tuple[float, float]:
+    """Return the ends of the 95 % interval of draws (n,); NaN when none is finite."""
+    finite = draws[np.isfinite(draws)]
+    if not len(finite):
+        return float("nan"), float("nan")
+    low, high = np.quantile(finite, INTERVAL)
+    return float(low), float(high)
