@@ -17,8 +17,8 @@ from .errors import BadInput, NotBuilt, UnknownName
 from .evaluation.intervals import Observed
 from .profiles import vectors_of
 from .recipe import Recipe
-from .schema import VECTORS
-from .store import Store
+from .schema import VECTORS, table_schema
+from .store import Store, conform, vector_dims
 
 __all__ = ["EvaluationOptions", "Measured", "ProteinVectors", "Subject"]
 
@@ -128,5 +128,6 @@ class Subject:
     def profiles(self) -> pa.Table:
         """The table `profiles`. Raise NotBuilt when there is none."""
         if self.made:
-            return self.made.profiles
+            rows = self.made.profiles
+            return conform(rows, table_schema("profiles", dims=vector_dims(rows, "profiles")))
         return self.store.read("profiles")
