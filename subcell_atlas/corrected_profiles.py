@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,26 +141,27 @@ def read_controls(store: Store, where: str, sums: CellSums) -> ControlSums:
 def corrected_sums(sums: CellSums, name: str, controls: ControlSums | None, *, seed: int) -> Corrected:
     """Return what a correction makes of the sums over each group's cells."""
     if CORRECTIONS[name].fit is None:
-        return Corrected(sums.total, None)
+        return Corrected(sums.total.__getitem__, None)
     found = correct(name, wells_of(sums, controls), seed=seed)
-    groups = zip(sums.n.items(), found.vectors, strict=False)  # controls come after the groups
-    return Corrected({group: n * vector for (group, n), vector in groups}, found.space)
+    row_of = {group: row for row, group in enumerate(sums.n)}
+    return Corrected(lambda group: sums.n[group] * found.vectors[row_of[group]], found.space)
 
 
 def wells_of(sums: CellSums, controls: ControlSums | None) -> Wells:
     """Return the means of groups, then those of controls."""
-    groups = list(sums.n)
-    means = [sums.total[group] / sums.n[group] for group in groups]
-    proteins: list[str | None] = [group.protein_id for group in groups]
-    batches = [(group.cell_line, group.plate) for group in groups]
-    is_control = None
+    parts: list[CellSums | ControlSums] = [sums] if controls is None else [sums, controls]
+    n = np.concatenate([list(part.n.values()) for part in parts])
+    means = np.empty((len(n), len(next(iter(sums.total.values())))))
+    for row, total in enumerate(chain.from_iterable(part.total.values() for part in parts)):
+        means[row] = total / n[row]
+    proteins: list[str | None] = [group.protein_id for group in sums.n]
+    batches = [(group.cell_line, group.plate) for group in sums.n]
     if controls is not None:
-        means += [controls.total[well] / n for well, n in controls.n.items()]
         proteins += [None] * len(controls.n)
         batches += [(line, plate) for line, plate, _ in controls.n]
-        is_control = np.arange(len(means)) >= len(groups)
     lines, plates = zip(*batches, strict=True)
-    return Wells(np.stack(means), proteins, lines, plates, is_control)
+    is_control = None if controls is None else np.arange(len(n)) >= len(sums.n)
+    return Wells(means, proteins, lines, plates, is_control)
 
 
 @dataclass(frozen=True)

@@ -46,9 +46,9 @@ class Wells:
     controls: np.ndarray | None = None
 
     @property
-    def fitted(self) -> np.ndarray:
-        """Which wells (n,) bool a correction is fitted on that may be fitted on controls."""
-        return np.ones(len(self.vectors), bool) if self.controls is None else self.controls
+    def fitted(self) -> np.ndarray | slice:
+        """Which rows a correction is fitted on that may be fitted on controls."""
+        return slice(None) if self.controls is None else self.controls
 
     @property
     def batches(self) -> np.ndarray:
@@ -68,19 +68,18 @@ class Wells:
         for batch in range(batches.max() + 1):
             own = np.flatnonzero(batches == batch)
             if self.controls is not None:
-                yield own, self._controls_of(own)
+                yield own, self._enough(own, own[self.controls[own]])
                 continue
             line = np.flatnonzero(lines == lines[own[0]])
             enough = (rows for rows in (own, line) if len(np.unique(of_protein[rows])) >= MIN_PROTEINS)
             yield own, next(enough, everything)
 
-    def _controls_of(self, own: np.ndarray) -> np.ndarray:
-        found = own[self.fitted[own]]
-        if len(found) < MIN_CONTROLS:
+    def _enough(self, own: np.ndarray, controls: np.ndarray) -> np.ndarray:
+        if len(controls) < MIN_CONTROLS:
             batch = f"plate {self.plates[own[0]]!r} of the cell line {self.cell_lines[own[0]]!r}"
-            msg = f"A batch needs {MIN_CONTROLS} wells of controls; {batch} has {len(found)}."
+            msg = f"A batch needs {MIN_CONTROLS} wells of controls; {batch} has {len(controls)}."
             raise BadInput(f"{msg}\nName more (--controls), or use a correction without controls.")
-        return found
+        return controls
 
 
 @dataclass(frozen=True)
@@ -177,7 +176,8 @@ def typical_variation_normalized(wells: Wells, *, recenter: bool) -> Fitted:
     """Return what `tvn` does, each batch centred on its controls when asked."""
     from sklearn.preprocessing import StandardScaler
 
-    known = wells.fitted
+    assert wells.controls is not None
+    known = wells.controls
     first = StandardScaler().fit(wells.vectors[known])
     scaled = first.transform(wells.vectors)
     axes = principal_axes(scaled[known])
@@ -214,13 +214,13 @@ def spherize(wells: Wells, seed: int) -> Fitted:
     del seed
     centred, _ = scaled_by_batch(wells.vectors, wells, with_std=False)
     scaler = StandardScaler().fit(centred[wells.fitted])
-    scaled = scaler.transform(centred[wells.fitted])
-    variances, axes = np.linalg.eigh(scaled.T @ scaled)
-    varies = not_noise(variances, scaled)
+    centred -= scaler.mean_
+    known = centred[wells.fitted]
+    variances, axes = np.linalg.eigh((known.T @ known) / np.outer(scaler.scale_, scaler.scale_))
+    varies = not_noise(variances, known)
     spread = np.sqrt(np.where(varies, variances, variances[varies].min()))
-    matrix = (axes * (np.sqrt(len(scaled) - 1) / (spread + EPSILON))) @ axes.T
-    vectors = scaler.transform(centred) @ matrix
-    return Fitted(vectors, Space(wells.vectors.mean(axis=0), matrix / scaler.scale_[:, None]))
+    matrix = (axes * (np.sqrt(len(known) - 1) / (spread + EPSILON))) @ axes.T / scaler.scale_[:, None]
+    return Fitted(centred @ matrix, Space(wells.vectors.mean(axis=0), matrix))
 
 
 def harmony(wells: Wells, seed: int) -> Fitted:

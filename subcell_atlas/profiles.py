@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,9 +139,9 @@ def mean_over_proteins(sums: CellSums, groups: Iterable[Group]) -> np.ndarray:
 
 
 class Corrected(NamedTuple):
-    """Sums (k,) over the corrected cells of each group, and what was done to all batches alike; None: nothing."""
+    """What gives the sum (k,) over a group's corrected cells, and what was done to all batches alike; None: nothing."""
 
-    total: Mapping[Group, np.ndarray]
+    total: Callable[[Group], np.ndarray]
     space: Space | None
 
 
@@ -150,16 +151,18 @@ def profiles_table(sums: CellSums, corrected: Corrected | None = None) -> pa.Tab
     corrected: what another correction than the usual made of them. `spread` is that of centred cells all the same.
     """
     centers = sums.centers()
-    total = corrected.total if corrected else centred_sums(sums, centers)
+    total = corrected.total if corrected else partial(centred_sum, sums, centers)
     members: dict[tuple[str | None, ...], list[Group]] = {}
     for group in sums.n:
         members.setdefault(group[:-1], []).append(group)
-    rows, embeddings, uncentred = [], [], []
-    for key in sorted(members, key=lambda key: tuple(part or "" for part in key)):
+    rows = []
+    uncentred = np.empty((len(members), len(next(iter(sums.total.values())))), np.float32)
+    embeddings = np.empty((len(members), len(total(next(iter(sums.n))))), np.float32)
+    for row, key in enumerate(sorted(members, key=lambda key: tuple(part or "" for part in key))):
         groups = members[key]
         n = sum(sums.n[group] for group in groups)
-        embeddings.append(np.asarray(sum(total[g] for g in groups) / n, np.float32))
-        uncentred.append(np.asarray(sum(sums.total[g] for g in groups) / n, np.float32))
+        embeddings[row] = sum(total(g) for g in groups) / n
+        uncentred[row] = sum(sums.total[g] for g in groups) / n
         rows.append(
             {
                 "profile_id": "|".join(part or "" for part in key),
@@ -171,13 +174,13 @@ def profiles_table(sums: CellSums, corrected: Corrected | None = None) -> pa.Tab
             }
         )
     table = pa.Table.from_pylist(rows)
-    table = table.append_column("embedding", vector_array(np.stack(embeddings)))
-    return table.append_column("uncentered", vector_array(np.stack(uncentred)))
+    table = table.append_column("embedding", vector_array(embeddings))
+    return table.append_column("uncentered", vector_array(uncentred))
 
 
-def centred_sums(sums: CellSums, centers: Mapping[Group, np.ndarray]) -> dict[Group, np.ndarray]:
-    """Return the sums over each group's cells, each centred on its batch."""
-    return {group: total - sums.n[group] * centers[group] for group, total in sums.total.items()}
+def centred_sum(sums: CellSums, centers: Mapping[Group, np.ndarray], group: Group) -> np.ndarray:
+    """Return the sum (dim,) over a group's cells, each centred on its batch."""
+    return sums.total[group] - sums.n[group] * centers[group]
 
 
 def spread_of(sums: CellSums, groups: Sequence[Group], centers: dict[Group, np.ndarray]) -> float | None:
@@ -185,7 +188,7 @@ def spread_of(sums: CellSums, groups: Sequence[Group], centers: dict[Group, np.n
     n = sum(sums.n[g] for g in groups)
     if n < 2:
         return None
-    total = sum(sums.total[g] - sums.n[g] * centers[g] for g in groups)
+    total = np.sum([centred_sum(sums, centers, g) for g in groups], axis=0)
     squares = sum(
         sums.squares[g] - 2 * float(centers[g] @ sums.total[g]) + sums.n[g] * float(centers[g] @ centers[g])
         for g in groups
