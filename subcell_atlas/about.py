@@ -15,7 +15,7 @@ from . import query
 from .build import out_of_date
 from .cell_index import index_record, needs_index
 from .corrected_profiles import settings_of_correction
-from .corrections import CORRECTIONS
+from .corrections import CORRECTIONS, OURS
 from .doctor import Check
 from .encoders.specs import ENCODERS, TIMM, EncoderSpec, find_spec
 from .errors import AtlasError
@@ -88,7 +88,8 @@ def correction_in(store: Store) -> dict[str, Any] | None:
         return None
     settings = settings_of_correction(store)
     stored = store.metadata("profiles").get("correction", {})
-    return {**asdict(settings), "about": CORRECTIONS[settings.name].about, "wells": stored.get("wells")}
+    known = CORRECTIONS[settings.name]
+    return {**asdict(settings), "about": known.about, "source": known.source, "wells": stored.get("wells")}
 
 
 def recipe_in_words(stored: Mapping[str, Any]) -> str:
@@ -119,6 +120,8 @@ def recipe_in_words(stored: Mapping[str, Any]) -> str:
 def correction_in_words(correction: Mapping[str, Any]) -> str:
     """Say how the batches of the profiles were corrected, from what `describe` tells of it."""
     said = f"Batches, a cell line and plate each, were corrected by {correction['name']}: {correction['about']}"
+    if correction["source"] != OURS:
+        said += f" (after {correction['source']})"
     if correction["controls"]:
         said += f". It was fitted on {correction['wells']:,} wells of controls ({correction['controls']})"
     return f"{said}."

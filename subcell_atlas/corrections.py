@@ -21,7 +21,17 @@ import numpy as np
 from .errors import BadInput, MissingExtra, UnknownName
 from .recipe import CENTER
 
-__all__ = ["CORRECTIONS", "MIN_PROTEINS", "Correction", "Fitted", "Space", "Wells", "check_correction", "correct"]
+__all__ = [
+    "CORRECTIONS",
+    "MIN_PROTEINS",
+    "OURS",
+    "Correction",
+    "Fitted",
+    "Space",
+    "Wells",
+    "check_correction",
+    "correct",
+]
 
 MIN_PROTEINS = 10  # in a batch, for what is taken away to be its own
 MIN_CONTROLS = 2  # in a batch: of one there is no variance
@@ -281,25 +291,37 @@ class Correction:
     """A way to correct. fit: None where sums of cells are corrected, by `profiles`; controls: whether it takes them."""
 
     about: str
+    source: str
     controls: Literal["never", "maybe", "always"]
     fit: Callable[[Wells, int], Fitted] | None
     is_random: bool = False
 
 
+OURS, EFAAR = "this package", "EFAAR_benchmarking 1.0"
 CORRECTIONS: dict[str, Correction] = {
-    "none": Correction("means as they come from the encoder", "never", None),
-    CENTER: Correction("each batch's mean over its proteins taken away", "never", None),
-    "center-scale": Correction("each batch centred and scaled", "maybe", center_scale),
+    "none": Correction("means as they come from the encoder", OURS, "never", None),
+    CENTER: Correction("each batch's mean over its proteins taken away", OURS, "never", None),
+    "center-scale": Correction("each batch centred and scaled", EFAAR, "maybe", center_scale),
     "pca-center-scale": Correction(
         f"each batch centred and scaled, before and after keeping {N_COMPONENTS} principal components",
+        EFAAR,
         "maybe",
         pca_center_scale,
     ),
-    "tvn": Correction("controls made white, and their covariance alike in each batch, as EFAAR does", "always", tvn),
-    "tvn-recentered": Correction("the same, with each batch centred on its controls as well", "always", tvn_recentered),
-    "spherize": Correction("each batch centred, then all made white", "maybe", spherize),
+    "tvn": Correction("controls made white, and their covariance alike in each batch", EFAAR, "always", tvn),
+    "tvn-recentered": Correction(
+        "controls made white, and their mean and covariance alike in each batch",
+        f"{EFAAR}, with each batch centred by this package",
+        "always",
+        tvn_recentered,
+    ),
+    "spherize": Correction("each batch centred, then all made white", "pycytominer 1.7.1", "maybe", spherize),
     "harmony": Correction(
-        f"batches mixed within clusters, on {N_COMPONENTS} principal components", "never", harmony, is_random=True
+        f"batches mixed within clusters, on {N_COMPONENTS} principal components",
+        "harmonypy 2.1",
+        "never",
+        harmony,
+        is_random=True,
     ),
 }
 
