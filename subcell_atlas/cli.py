@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._version import __version__
+from .corrections import CORRECTIONS
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import AtlasError, BadInput
 from .images.segmentation import SEGMENTERS
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ingest.manifest import Manifest
 
     from .atlas import Atlas
-    from .build import FunctionSettings, MapSettings
+    from .build import CorrectionSettings, FunctionSettings, MapSettings
     from .encoders import EncoderSpec
     from .encoders.encoder import Encoder
     from .recipe import Recipe
@@ -67,6 +68,14 @@ atlas_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 crops_option = click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
+correction_option = click.option(
+    "--correction",
+    type=click.Choice(list(CORRECTIONS)),
+    help="Of batches (cell line and plate) [default: as stored].",
+)
+controls_option = click.option(
+    "--controls", metavar="WHERE", help="Cells that nothing was done to, as \"condition = 'DMSO'\"."
+)
 pixel_size_option = partial(
     click.option,
     "--pixel-size",
@@ -573,6 +582,8 @@ def annotate_command(file: Path, uri: str | None, source: str | None, ontology: 
     type=click.Choice(["concatenation", "shared"]),
     help="Of pictures and sequences: side by side [default], or in a space that both share.",
 )
+@correction_option
+@controls_option
 @click.option(
     "--predictor",
     type=click.Choice(["linear", "neighbors"]),
@@ -583,8 +594,8 @@ def annotate_command(file: Path, uri: str | None, source: str | None, ontology: 
 )
 @click.option("--min-members", type=int, help="Proteins that a function must have to be predicted [default: 10].")
 def build(
-    stages: Sequence[str], uri: str | None, force: bool, seed: int, fusion: str | None, predictor: str | None,
-    without: str | None, min_members: int | None, **map_options: Any,
+    stages: Sequence[str], uri: str | None, force: bool, seed: int, fusion: str | None, correction: str | None,
+    controls: str | None, predictor: str | None, without: str | None, min_members: int | None, **map_options: Any,
 ) -> None:  # fmt: skip
     """Bring what is derived up to date: profiles, sequence, fusion, map, functions.
 
@@ -596,12 +607,28 @@ def build(
     store = Store.open(resolve(uri))
     settings = chosen_map(stages, {key: value for key, value in map_options.items() if value is not None})
     of_functions = chosen_functions(store, predictor, without, min_members)
+    of_profiles = chosen_correction(store, stages, correction, controls)
     made = build_stages(
-        store, stages, force=force, seed=seed, map_settings=settings, function_settings=of_functions, way_to_fuse=fusion
-    )
+        store, stages, force=force, seed=seed, map_settings=settings, function_settings=of_functions,
+        way_to_fuse=fusion, correction=of_profiles,
+    )  # fmt: skip
     click.echo(f"Built: {', '.join(made)}." if made else "Everything is up to date.", err=True)
     built = [name.removeprefix("map").strip() or "main" for name in made if name.split()[0] == "map"]
     report_maps(store, built)
+
+
+def chosen_correction(
+    store: Store, stages: Sequence[str], name: str | None, controls: str | None
+) -> CorrectionSettings | None:
+    """Return how batches are to be corrected; None when nothing was said of it."""
+    from .build import CorrectionSettings
+    from .corrected_profiles import settings_of_correction
+
+    if name is None and controls is None:
+        return None
+    if stages and "profiles" not in stages:
+        raise click.UsageError("A correction is of the profiles: subcell-atlas build profiles --correction …")
+    return CorrectionSettings(name=name or settings_of_correction(store).name, controls=controls)
 
 
 def chosen_functions(
@@ -1062,8 +1089,12 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @atlas_option
 @json_option
 @click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
+@correction_option
+@controls_option
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vectors: str, **options: Any) -> None:
+def evaluate_command(
+    names: Sequence[str], uri: str | None, as_json: bool, vectors: str, correction: str | None, **options: Any
+) -> None:
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
     Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both.
@@ -1072,7 +1103,8 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vecto
     from .evaluated import EvaluationOptions, Subject
     from .store import Store
 
-    measured = evaluate(Subject(Store.open(resolve(uri)), vectors), names, EvaluationOptions(**options))
+    subject = Subject(Store.open(resolve(uri)), vectors, correction, options["controls"])
+    measured = evaluate(subject, names, EvaluationOptions(**options))
     results = {name: found.metrics for name, found in measured.items()}
     if as_json:
         print_json(results)
@@ -1191,6 +1223,7 @@ def encoders_command(uri: str | None, as_json: bool) -> None:
 @json_option
 def info(uri: str | None, as_json: bool) -> None:
     """Say what is in the atlas: rows of each table, the recipe of its embeddings, what is missing; JSON has more."""
+    from .about import correction_in_words
     from .atlas import open_atlas
 
     with open_atlas(resolve(uri)) as atlas:
@@ -1199,6 +1232,8 @@ def info(uri: str | None, as_json: bool) -> None:
     reply(found, rows, ["table", "rows"], as_json=as_json)
     if not as_json and found["recipe"]:
         show([{"recipe": k, "value": v} for k, v in found["recipe"].items()], ["recipe", "value"])
+    if not as_json and found["correction"]:
+        click.echo(correction_in_words(found["correction"]))
     if not as_json and (index := found["index"]):
         recall = ", ".join(f"{kept} {share:.3f}" for kept, share in index["recall"].items())
         click.echo(

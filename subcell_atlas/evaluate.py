@@ -70,7 +70,7 @@ def evaluate(
     for name, method in EVALUATIONS.items():
         if names and name not in names:
             continue
-        run = Run.start(store, kind=f"{KIND}{name}", recipe=store.recipe("proteins", subject.vectors))
+        run = Run.start(store, kind=f"{KIND}{name}", recipe=subject.recipe)
         try:
             found = with_intervals(method.measure(subject, options), seed=options.seed)
         except NotBuilt as exc:
@@ -79,7 +79,8 @@ def evaluate(
             missing.append(exc)
             continue
         results[name] = found
-        run.finish({**found.metrics, "seed": options.seed})
+        told = {"correction": str(subject.settings)} if subject.settings else {}
+        run.finish({**found.metrics, **told, "seed": options.seed})
     if not results:
         raise missing[0]
     return results
@@ -113,6 +114,8 @@ def last_evaluations(store: Store) -> dict[str, Evaluation]:
         name = row["kind"].removeprefix(KIND)
         if name in EVALUATIONS and row["finished"]:
             metrics = json.loads(row["counts"])
+            if "correction" in metrics:  # not of the vectors that the atlas has
+                continue
             seed = metrics.pop("seed", None)
             since = [each["kind"] for each in runs if each["kind"] in EVALUATIONS[name].reads and may_follow(each, row)]
             found[name] = Evaluation(row["finished"], seed, metrics, list(dict.fromkeys(since)))
@@ -172,6 +175,7 @@ def measure_retrieval(subject: Subject, options: EvaluationOptions) -> Measured:
 
 def measure_map(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure how each level of the map agrees with the main compartment or localization, and complexes found again."""
+    subject.check_stored("map")
     store = subject.store
     ids = store.read("proteins", ["protein_id"], where="image IS NOT NULL")["protein_id"].to_pylist()
     labels = label_sets(store, ids)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .cell_index import probing_for
+from .corrected_profiles import corrected_space
 from .errors import BadInput, NotBuilt, RecipeMismatch, UnknownName
 from .identifiers import NAME_COLUMNS, find_protein
 from .maps import MAIN, check_cell_line, known_maps, map_of
@@ -260,9 +261,10 @@ def recipe_for_pictures(store: Store) -> Recipe:
 
 
 def vector_of_cells(store: Store, encoder: Encoder, crops: np.ndarray, *, cell_line: str | None) -> np.ndarray:
-    """Embed crops (N, C, H, W) that are not in the atlas and return their mean (dim,), centred like the proteins.
+    """Embed crops (N, C, H, W) that are not in the atlas and return their mean (k,), corrected like the proteins.
 
-    The center is the mean of the atlas (of `cell_line` when given): the plate of a new picture is not known to it.
+    By what the correction does to all batches alike, and its mean shift over the atlas (or `cell_line`): the plate of a
+    new picture is not known to it. See `CorrectedSpace` for which corrections that is exact.
     Raise RecipeMismatch when `encoder` is not the atlas's.
     """
     vector = vector_of_new_cells(store, encoder, crops)
@@ -270,8 +272,8 @@ def vector_of_cells(store: Store, encoder: Encoder, crops: np.ndarray, *, cell_l
     if cell_line:
         check_cell_line(store, cell_line)
     profiles = store.read("profiles", ["n_cells", "embedding", "uncentered"], where=where)
-    shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
-    return vector - np.average(shift, axis=0, weights=profiles["n_cells"].to_numpy())
+    space = corrected_space(store)
+    return space.project(vector) + np.average(space.shifts(profiles), axis=0, weights=profiles["n_cells"].to_numpy())
 
 
 def vector_of_new_cells(store: Store, encoder: Encoder, crops: np.ndarray) -> np.ndarray:

@@ -63,8 +63,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "n_cells": pa.int32(),
         "n_plates": pa.int32(),
         "localization": STRINGS,
-        "spread": pa.float32(),  # root mean square distance of its centred cells to their mean
-        "embedding": VECTOR,  # mean over cells, each centred on its batch
+        "spread": pa.float32(),  # root mean square distance of its centred cells to their mean, whatever the correction
+        "embedding": VECTOR,  # mean over cells, each centred on its batch, or as the recipe's `correction` says
         "uncentered": VECTOR,  # mean over cells as they came from the encoder
     },
     "proteins": {
@@ -169,11 +169,11 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "ap_sequence": pa.float32(),
         "ap_fused": pa.float32(),
     },
-    # what was learned, for pictures and sequences that are not in the atlas
+    # what was learned, for pictures and sequences that are not in the atlas, and what a batch correction does to all
     "models": {
-        "name": pa.string(),  # a group of terms, or alignment
+        "name": pa.string(),  # a group of terms, fusion, or correction and a hash
         "modality": pa.string(),
-        "kind": pa.string(),  # linear | neighbors | alignment
+        "kind": pa.string(),  # linear | neighbors | alignment | correction
         "term_ids": STRINGS,
         "about": pa.string(),  # JSON: of an alignment how, of what, and how far its guesses are off
         "arrays": pa.large_binary(),  # NumPy's npz

@@ -204,11 +204,19 @@ class Store:
         rows = self.read(table, [key, value], where=where)
         return dict(zip(rows[key].to_pylist(), rows[value].to_pylist(), strict=True))
 
-    def batches(self, table: str, columns: Sequence[str], *, size: int = 8192) -> Iterable[pa.RecordBatch]:
-        """Yield `table` in batches of about `size` rows, so that memory stays bounded."""
+    def batches(
+        self, table: str, columns: Sequence[str], *, where: str | None = None, size: int = 8192
+    ) -> Iterable[pa.RecordBatch]:
+        """Yield the rows of `table` (that meet `where`) in batches of about `size`, so that memory stays bounded."""
         opened = self._require(table)
         names = [name for name in columns if name in opened.schema.names]  # an older atlas lacks some
-        return iter(opened.search().select(names).to_batches(batch_size=size))
+        search = opened.search().select(names)
+        if where:
+            search = search.where(where)
+        try:
+            return iter(search.to_batches(batch_size=size))
+        except (ValueError, RuntimeError) as exc:
+            raise bad_condition(exc, where, opened.schema.names) from exc
 
     def nearest(
         self,

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from subcell_atlas.about import recipe_in_words
+from subcell_atlas.about import correction_in_words, recipe_in_words
 from subcell_atlas.evaluate import agreement_rows, function_rows
 from subcell_atlas.pages import parts, reading
 from subcell_atlas.pages.parts import plain
@@ -134,6 +134,8 @@ def show_recipe(about: Mapping[str, Any]) -> None:
         return
     st.markdown(plain(recipe_in_words(recipe)))
     facts(((called, as_text(field, recipe.get(field))) for field, called in RECIPE.items()), alt="The recipe")
+    if correction := about["correction"]:
+        st.markdown(plain(correction_in_words(correction)))
 
 
 def show_other_recipes(recipes: Mapping[str, Any]) -> None:
