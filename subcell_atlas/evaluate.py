@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .consistency_evaluation import measure_consistency
 from .errors import NotBuilt, UnknownName
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.agreement import best_overlap, evaluate_map
@@ -234,4 +235,5 @@ EVALUATIONS: dict[str, Method] = {
     "retrieval": Method(measure_retrieval, SOURCES),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
+    "consistency": Method(measure_consistency, SOURCES),
 }
