@@ -1062,6 +1062,7 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @atlas_option
 @json_option
 @click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
+@click.option("--controls", metavar="WHERE", help="Cells that nothing was done to, as \"condition = 'DMSO'\".")
 @click.option(
     "--replicates",
     type=click.Choice(["antibody", "cell_line", "plate", "fov"]),

@@ -18,6 +18,7 @@ from .evaluation.intervals import interval
 from .evaluation.retrieval import evaluate_retrieval
 from .function_evaluation import measure_functions
 from .maps import MAIN, map_of
+from .perturbation_evaluation import measure_perturbations
 from .runs import Run
 from .store import Store
 
@@ -236,4 +237,5 @@ EVALUATIONS: dict[str, Method] = {
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
     "consistency": Method(measure_consistency, SOURCES),
+    "perturbations": Method(measure_perturbations, ("ingest",)),
 }

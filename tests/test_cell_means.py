@@ -4,6 +4,7 @@ import pytest
 
 from subcell_atlas.cell_means import CellMeans, read_means
 from subcell_atlas.profiles import CELL_COLUMNS, CellSums, profiles_table, vector_array, vectors_of
+from subcell_atlas.recipe import Recipe
 from subcell_atlas.store import Store
 
 COLUMNS = ("protein_id", "antibody", "cell_line", "condition", "plate")
@@ -56,12 +57,17 @@ def test_no_cells_make_no_means(rng):
     assert means.n == []
 
 
-def test_cells_of_an_atlas_are_read_without_those_of_no_protein_or_with_some_marked(demo_atlas):
-    store = Store.open(demo_atlas)
-    named = store.read("cells", ["protein_id", "cell_id"], where="protein_id IS NOT NULL")
+def test_cells_of_an_atlas_are_read_without_those_of_no_protein_or_with_some_marked(rng, tmp_path):
+    table = cells(rng)
+    ids = pa.array([f"c{at}" for at in range(400)])
+    proteins = pa.array([None if at % 4 else name for at, name in enumerate(table["protein_id"].to_pylist())])
+    at = table.column_names.index("protein_id")
+    store = Store.create(str(tmp_path / "atlas"))
+    table = table.append_column("cell_id", ids).set_column(at, "protein_id", proteins)
+    store.append_cells(table.append_column("picture_id", ids), recipe=Recipe(encoder="planted", dim=4))
     means = read_means(store, ["protein_id"], named=True)
-    assert sum(means.n) == named.num_rows
-    chosen = named["cell_id"].combine_chunks().slice(0, 5)
-    marked = read_means(store, ["cell_line"], marked=chosen)
+    assert sum(means.n) == 100
+    assert None not in means.column("protein_id")
+    marked = read_means(store, ["cell_line"], marked=ids.slice(7, 5))
     assert sum(n for n, own in zip(marked.n, marked.column("marked"), strict=True) if own) == 5
-    assert sum(marked.n) == store.count("cells")
+    assert sum(marked.n) == 400

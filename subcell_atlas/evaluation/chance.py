@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-__all__ = ["ALPHA", "adjusted", "permutation_p", "share_significant"]
+__all__ = ["ALPHA", "adjusted", "permutation_p"]
 
-ALPHA = 0.05
+ALPHA = 0.05  # at most, of a corrected p-value, for chance not to be held responsible
 SAME = 1e-6  # differences below this are of rounding: a permutation that changes nothing gives as much
 
 
@@ -29,9 +29,3 @@ def adjusted(p: np.ndarray) -> np.ndarray:
     if asked.any():
         result[asked] = stats.false_discovery_control(p[asked])
     return result
-
-
-def share_significant(p_adjusted: np.ndarray) -> float:
-    """Return the share of corrected p-values that are at most `ALPHA`, of those that are not NaN; NaN of none."""
-    asked = p_adjusted[np.isfinite(p_adjusted)]
-    return float((asked <= ALPHA).mean()) if len(asked) else float("nan")
