@@ -4,7 +4,7 @@ A row is a well, the mean over its cells; where wells are too few, a field of vi
 whatever was done to it. Rows are centred on their batch like profiles. A perturbation is a condition: of one protein,
 held against the controls of the same protein, where controls show the same proteins as it does, and of all its rows
 otherwise, as in a screen whose cells show no protein of their own. It is held against controls of the same cell line
-and plate; of the line alone where its plates have no controls.
+and plate; of the line alone where its plates have no controls, or so few that labels can hardly be permuted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.chance import ALPHA
 from .evaluation.consistency import codes
 from .evaluation.intervals import Observed
-from .evaluation.perturbations import Comparison, Perturbations, is_asked, measure
+from .evaluation.perturbations import N_PERMUTATIONS, Comparison, Perturbations, is_asked, measure, n_labellings
 from .store import Store, quote
 
 __all__ = ["Asked", "controls_meant", "measure_perturbations", "perturbations_of"]
@@ -32,6 +32,7 @@ LABELS = ("protein_id", "antibody", "cell_line", "condition", "plate")
 ROWS = {"well": (*LABELS, "well"), "fov": (*LABELS, "well", "fov")}  # what a row is a mean over
 LOOKS_UNTREATED = re.compile(r"untreated|control|dmso|empty", re.IGNORECASE)
 NOT_SO = re.compile(r"positive", re.IGNORECASE)
+ENOUGH_LABELLINGS = 200  # within plates, for p-values that are still small after correction
 N_LARGEST = 10  # perturbations that are named
 MOST_CONDITIONS = 20  # that are told one by one
 
@@ -57,7 +58,7 @@ def measure_perturbations(subject: Subject, options: EvaluationOptions) -> Measu
     moved, consistent: the shares of perturbations for which permuted labels seldom give as much, after correction, at
     5 %. relative_magnitude: the energy distance over twice the mean distance to the controls, 0 to 1. Those with too
     few rows are counted in `n_not_asked`, and those held against other plates in `n_across_plates`: what they differ
-    by may be the plate.
+    by may be the plate. smallest_p: the least that a p-value of half of them could be, before correction.
     """
     if subject.vectors != "image":
         raise NotBuilt(f"Only pictures have conditions; leave out --vectors {subject.vectors}.")
@@ -66,6 +67,8 @@ def measure_perturbations(subject: Subject, options: EvaluationOptions) -> Measu
     asked = [own for own in found if is_asked(own.rows)]
     told = measure(means.centred(), [own.rows for own in asked], seed=options.seed)
     counts = {"rows": unit, "controls": controls, "n_not_asked": len(found) - len(asked)}
+    ways = [min(n_labellings(own.rows), 1 + N_PERMUTATIONS) for own in asked]
+    counts["smallest_p"] = float(1 / np.median(ways))
     return as_measured(told, asked, counts)
 
 
@@ -124,13 +127,24 @@ def perturbations_of(means: CellMeans) -> list[Asked]:
 def held_against(
     treated: Sequence[int], controls: Sequence[int], lines: np.ndarray, places: np.ndarray
 ) -> tuple[Comparison, bool]:
-    """Return the rows to compare, by cell line and plate, or by line alone (true) where a plate has no controls."""
+    """Return the rows to compare by cell line and plate, or by line alone (true).
+
+    That is where a plate has no controls, or where so few rows share one that labels can hardly be permuted.
+    """
     own, against = np.array(treated, int), np.array(controls, int)
-    across = not np.isin(places[own], places[against]).all()
-    strata = lines if across else places
-    own = own[np.isin(strata[own], strata[against])]
-    against = against[np.isin(strata[against], strata[own])]
-    return Comparison(own, against, strata[own], strata[against]), across
+    on_plates, in_lines = (by_stratum(own, against, strata) for strata in (places, lines))
+    if len(on_plates.treated) == len(own):
+        n = n_labellings(on_plates)
+        if n >= ENOUGH_LABELLINGS or n == n_labellings(in_lines):
+            return on_plates, False
+    return in_lines, True
+
+
+def by_stratum(treated: np.ndarray, controls: np.ndarray, strata: np.ndarray) -> Comparison:
+    """Return the rows whose stratum has both treated ones and controls; strata: of all rows."""
+    own = treated[np.isin(strata[treated], strata[controls])]
+    against = controls[np.isin(strata[controls], strata[own])]
+    return Comparison(own, against, strata[own], strata[against])
 
 
 def as_measured(found: Perturbations, asked: Sequence[Asked], counts: dict[str, Any]) -> Measured:
@@ -138,7 +152,7 @@ def as_measured(found: Perturbations, asked: Sequence[Asked], counts: dict[str, 
     told = np.isfinite(found.magnitude)
     groups = {"": told}
     conditions = sorted({own.condition for own in asked if own.condition and own.protein_id})
-    if len(conditions) <= MOST_CONDITIONS:
+    if 1 < len(conditions) <= MOST_CONDITIONS:
         of = np.array([own.condition for own in asked], object)
         groups |= {f"conditions/{name}/": told & (of == name) for name in conditions}
     metrics: dict[str, Any] = {**counts, "n_not_asked": counts["n_not_asked"] + int((~told).sum())}

@@ -72,11 +72,27 @@ def test_proteins_that_a_drug_moves_are_found(tmp_path, rng):
     told = measured.metrics
     assert (told["rows"], told["controls"]) == ("well", "condition = 'DMSO'")
     assert (told["n_perturbations"], told["n_not_asked"], told["n_across_plates"]) == (30, 0, 0)
+    assert told["smallest_p"] == pytest.approx(1 / 252)
     assert told["moved"] == pytest.approx(0.5, abs=0.07)
     assert told["consistent"] == pytest.approx(0.5, abs=0.07)
-    assert told["conditions"]["paclitaxel"]["moved"] == told["moved"]
+    assert "conditions" not in told
     assert {row["protein_id"] for row in told["largest"]} <= {f"P{at:02}" for at in range(15)}
-    assert measured.observed["conditions/paclitaxel/consistency"].ids[0] == "P00|paclitaxel"
+    assert measured.observed["consistency"].ids[0] == "P00|paclitaxel"
+
+
+def test_where_each_plate_has_one_well_of_each_labels_are_permuted_across_plates(tmp_path, rng):
+    moves = {f"P{at:02}": 3 * rng.normal(size=12) for at in range(6)}
+    rows = [
+        (f"P{at:02}", condition, str(plate), f"{condition}{at}", None)
+        for at in range(24)
+        for condition in ("DMSO", "drug")
+        for plate in range(6)
+    ]
+    shift = lambda protein, condition: moves.get(protein, 0) if condition == "drug" else 0  # noqa: E731
+    told = found(write_cells(tmp_path / "atlas", rng, rows, shift=shift)).metrics
+    assert told["n_across_plates"] == 24  # 64 labellings within plates, 924 across
+    assert told["smallest_p"] == pytest.approx(1 / 924)
+    assert told["moved"] == pytest.approx(0.25, abs=0.06)
 
 
 def test_compounds_of_a_screen_are_held_against_the_controls_of_their_plates(tmp_path, rng):
@@ -104,13 +120,15 @@ def test_fields_stand_in_for_wells_where_each_has_one_and_other_plates_are_told(
     rows = [
         (f"P{at:02}", condition, condition, f"A{at}", f"{at}_{fov}")
         for at in range(12)
-        for condition in ("untreated", "vorinostat")
+        for condition in ("untreated", "vorinostat", "paclitaxel")
         for fov in range(4)
     ]
     store = write_cells(tmp_path / "atlas", rng, rows, shift=lambda *_: 0)
     told = found(store).metrics
     assert (told["rows"], told["controls"]) == ("fov", "condition = 'untreated'")
-    assert told["n_across_plates"] == told["n_perturbations"] == 12
+    assert told["n_across_plates"] == told["n_perturbations"] == 24
+    assert told["conditions"]["vorinostat"]["n_perturbations"] == 12
+    assert told["conditions"].keys() == {"paclitaxel", "vorinostat"}
     assert told["moved"] == 0  # what the plates differ by is taken away with their means
 
 

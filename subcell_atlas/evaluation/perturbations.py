@@ -20,7 +20,15 @@ import numpy as np
 
 from .chance import adjusted, permutation_p
 
-__all__ = ["Comparison", "Perturbations", "compare_with_controls", "energy_distance", "is_asked", "measure"]
+__all__ = [
+    "Comparison",
+    "Perturbations",
+    "compare_with_controls",
+    "energy_distance",
+    "is_asked",
+    "measure",
+    "n_labellings",
+]
 
 N_PERMUTATIONS = 1000
 FEWEST_ROWS = 2  # of a perturbation, and of its controls
@@ -116,10 +124,15 @@ def design(given: Comparison) -> tuple[tuple[int, int], ...]:
     return tuple(zip(both.tolist(), treated, strict=True))
 
 
+def n_labellings(given: Comparison) -> int:
+    """Return in how many ways the labels can be permuted within strata."""
+    return prod(comb(n, treated) for n, treated in design(given))
+
+
 def is_asked(given: Comparison) -> bool:
     """Tell whether there are rows enough for a p-value that could be small."""
     enough = min(len(given.treated), len(given.controls)) >= FEWEST_ROWS
-    return enough and prod(comb(n, treated) for n, treated in design(given)) >= FEWEST_LABELLINGS
+    return enough and n_labellings(given) >= FEWEST_LABELLINGS
 
 
 @lru_cache(maxsize=64)
