@@ -82,7 +82,7 @@ def test_the_json_has_the_shapes_of_the_contract():
     info = json.loads(run("info", "--json").stdout)
     assert info["tables"]["cells"] == 160
     assert info["recipe"]["encoder"] == "demo"
-    assert set(json.loads(run("evaluate", "--json").stdout)) == {"retrieval", "map", "functions"}
+    assert set(json.loads(run("evaluate", "--json").stdout)) >= {"retrieval", "map", "functions"}
 
 
 def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
