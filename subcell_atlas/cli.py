@@ -1091,6 +1091,11 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
 @correction_option
 @controls_option
+@click.option(
+    "--replicates",
+    type=click.Choice(["antibody", "cell_line", "plate", "fov"]),
+    help="consistency: in what two of a protein differ [default: the first of these that the atlas has two of].",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def evaluate_command(
     names: Sequence[str], uri: str | None, as_json: bool, vectors: str, correction: str | None, **options: Any

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .consistency_evaluation import measure_consistency
 from .errors import NotBuilt, UnknownName
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.agreement import best_overlap, evaluate_map
@@ -17,6 +18,7 @@ from .evaluation.intervals import interval
 from .evaluation.retrieval import evaluate_retrieval
 from .function_evaluation import measure_functions
 from .maps import MAIN, map_of
+from .perturbation_evaluation import measure_perturbations
 from .runs import Run
 from .store import Store
 
@@ -238,4 +240,6 @@ EVALUATIONS: dict[str, Method] = {
     "retrieval": Method(measure_retrieval, SOURCES),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
+    "consistency": Method(measure_consistency, SOURCES),
+    "perturbations": Method(measure_perturbations, ("ingest",)),
 }

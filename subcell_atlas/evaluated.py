@@ -28,14 +28,15 @@ class EvaluationOptions:
     """How to ask; each evaluation reads what concerns it.
 
     tails: ranks below the first and above the second count as recalled. n_permutations: of the names of proteins, for
-    what chance gives. replicates: in what two profiles of one protein must differ. controls: a `WHERE` of cells that
-    nothing was done to. manifest, encoder, …: pictures, and what embeds them, where the vectors of an atlas do not do.
+    what chance gives. replicates: in what those of a protein must differ; the first that the atlas has, when None.
+    controls: a `WHERE` of cells that nothing was done to. manifest, encoder, …: pictures, and what embeds them, where
+    the vectors of an atlas do not do.
     """
 
     seed: int = 0
     tails: tuple[float, float] = (0.05, 0.95)
     n_permutations: int = 100
-    replicates: str = "antibody"
+    replicates: str | None = None
     controls: str | None = None
     manifest: Path | None = None
     crops: bool = False
