@@ -380,7 +380,7 @@ def check_evaluations(store: Store) -> Check:
         return Check("evaluations", "missing", "none ran on this atlas", EVALUATE)
     if late:
         return Check("evaluations", "note", f"{', '.join(late)}: {OUTDATED}", EVALUATE)
-    without = [name for name in EVALUATIONS if name not in found]
+    without = [name for name, method in EVALUATIONS.items() if name not in found and not method.optional]
     if without:
         said = f"{', '.join(found)} ran; not yet: {', '.join(without)}"
         return Check("evaluations", "note", said, f"{EVALUATE} {' '.join(without)}")

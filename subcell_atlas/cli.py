@@ -20,11 +20,11 @@ from .errors import AtlasError, BadInput
 from .images.segmentation import SEGMENTERS
 from .printing import (
     describe,
-    metric_rows,
     print_json,
     reply,
     show,
-    show_function_metrics,
+    show_differences,
+    show_evaluations,
     show_functions,
     show_map,
     system_record,
@@ -1088,37 +1088,62 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @atlas_option
 @json_option
-@click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
-@correction_option
+@click.option(
+    "--vectors",
+    type=click.Choice(VECTORS),
+    multiple=True,
+    default=["image"],
+    show_default=True,
+    help="Of the proteins; given again, the others are compared with the first.",
+)
+@click.option(
+    "--correction",
+    "corrections",
+    type=click.Choice(list(CORRECTIONS)),
+    multiple=True,
+    help="Of batches, without storing it [default: as stored]; given again, the others are compared with the first.",
+)
 @controls_option
+@click.option("--against", multiple=True, metavar="URI", help="Another atlas, to be compared with this one.")
 @click.option(
     "--replicates",
     type=click.Choice(["antibody", "cell_line", "plate", "fov"]),
     help="consistency: in what two of a protein differ [default: the first of these that the atlas has two of].",
 )
+@click.option(
+    "--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the figures into a PNG, SVG or PDF."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def evaluate_command(
-    names: Sequence[str], uri: str | None, as_json: bool, vectors: str, correction: str | None, **options: Any
-) -> None:
+    names: Sequence[str], uri: str | None, as_json: bool, vectors: Sequence[str], corrections: Sequence[str],
+    against: Sequence[str], figure: Path | None, **options: Any,
+) -> None:  # fmt: skip
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
-    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both.
+    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both; consistency
+    of replicates; perturbations. Several vectors, corrections or atlases are held against the first, paired.
     """
     from .evaluate import evaluate
-    from .evaluated import EvaluationOptions, Subject
-    from .store import Store
+    from .evaluated import EvaluationOptions
+    from .evaluation.figure import check_figure, draw_metrics
+    from .evaluation_comparison import compare_evaluations, figure_rows, name_subjects
 
-    subject = Subject(Store.open(resolve(uri)), vectors, correction, options["controls"])
-    measured = evaluate(subject, names, EvaluationOptions(**options))
-    results = {name: found.metrics for name, found in measured.items()}
-    if as_json:
-        print_json(results)
-        return
-    rows = [row for name, metrics in results.items() if name != "functions" for row in metric_rows(name, metrics)]
-    if rows:
-        show(rows, ["evaluation", "metric", "value", "low", "high"])
-    if "functions" in results:
-        show_function_metrics(results["functions"])
+    if figure is not None:
+        check_figure(figure)
+    subjects = name_subjects([resolve(uri), *against], vectors, corrections or [None], controls=options["controls"])
+    asked = EvaluationOptions(**options)
+    if len(subjects) > 1:
+        compared = compare_evaluations(subjects, names, asked)
+        measured = compared.measured
+        print_json(compared.as_object()) if as_json else show_differences(compared)
+    else:
+        name, subject = next(iter(subjects.items()))
+        measured = {name: evaluate(subject, names, asked)}
+        results = {key: found.metrics for key, found in measured[name].items()}
+        print_json(results) if as_json else show_evaluations(results)
+    if figure is not None:
+        draw_metrics(figure_rows(measured), figure)
+        click.echo(f"Drawn: {figure}", err=True)
 
 
 @main.command()

@@ -14,12 +14,14 @@ import numpy as np
 import pyarrow as pa
 
 from .cell_means import read_means
+from .corrected_profiles import settings_of_correction
 from .errors import NotBuilt, UnknownName
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.chance import ALPHA
 from .evaluation.consistency import Consistency, Replicates, codes, measure
 from .evaluation.intervals import Observed
 from .profiles import vectors_of
+from .recipe import CENTER
 from .store import Store
 
 __all__ = ["REPLICATES", "Kind", "kinds_with_replicates", "measure_consistency", "read_replicates"]
@@ -66,7 +68,7 @@ def measure_consistency(subject: Subject, options: EvaluationOptions) -> Measure
     if subject.vectors != "image":
         raise NotBuilt(f"Only pictures have replicates; leave out --vectors {subject.vectors}.")
     name = kind_meant(subject.store, options.replicates)
-    proteins, rows = read_replicates(subject.store, REPLICATES[name])
+    proteins, rows = read_replicates(subject, REPLICATES[name])
     found = measure(rows, seed=options.seed)
     if found is None:
         raise NotBuilt(f"No other protein was seen where those with replicates ({name}) were, to hold them against.")
@@ -107,18 +109,19 @@ def has_replicates(store: Store, kind: Kind) -> bool:
     return False
 
 
-def read_replicates(store: Store, kind: Kind) -> tuple[list[str], Replicates]:
+def read_replicates(subject: Subject, kind: Kind) -> tuple[list[str], Replicates]:
     """Return the proteins and the rows that may be replicates; those of which it is not known what varies are left out.
 
     The numbers of `Replicates.proteins` are places among the proteins.
     """
     if kind.table == "cells":
-        means = read_means(store, kind.columns, named=True)
+        check_centered(subject)
+        means = read_means(subject.store, kind.columns, named=True)
         columns = {name: means.column(name) for name in kind.columns}
         vectors = means.centred()
     else:
-        known = f"{kind.varied[-1]} IS NOT NULL"
-        rows = store.read(kind.table, [*kind.columns, "embedding"], where=known)
+        rows = subject.profiles.select([*kind.columns, "embedding"])
+        rows = rows.filter(rows[kind.varied[-1]].is_valid())
         columns = {name: rows[name].to_pylist() for name in kind.columns}
         vectors = vectors_of(rows["embedding"])
     used = np.array([bool(value) for value in columns[kind.varied[-1]]], bool)
@@ -128,6 +131,14 @@ def read_replicates(store: Store, kind: Kind) -> tuple[list[str], Replicates]:
     names = list(dict.fromkeys(columns["protein_id"]))
     rows_of = Replicates(vectors, codes(columns["protein_id"]), varied, alike, strata)
     return names, rows_of if used.all() else rows_of.of(used)
+
+
+def check_centered(subject: Subject) -> None:
+    """Raise NotBuilt when the means of plates and fields, which are centred, would be held against other profiles."""
+    settings = subject.settings or settings_of_correction(subject.store)
+    if settings.name != CENTER:
+        msg = f"Plates and fields are compared by centred vectors, not by those of the correction {settings.name}"
+        raise NotBuilt(f"{msg}.\nCompare --replicates antibody or cell_line.")
 
 
 def as_measured(found: Consistency, proteins: list[str], kind: str) -> Measured:

@@ -34,15 +34,20 @@ __all__ = [
 ]
 
 MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
+USUAL = "image"  # vectors of proteins
 KIND = "evaluate "  # of runs; the evaluation's name follows
 
 
 @dataclass(frozen=True)
 class Method:
-    """How something is evaluated. reads: the kinds of runs whose results it reads."""
+    """How something is evaluated. reads: the kinds of runs whose results it reads.
+
+    optional: it takes what many an atlas does not have, such as replicates, pairs or conditions.
+    """
 
     measure: Callable[[Subject, EvaluationOptions], Measured]
     reads: Sequence[str]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,7 @@ def evaluate(
             continue
         results[name] = found
         told = {"correction": str(subject.settings)} if subject.settings else {}
+        told |= {"vectors": subject.vectors} if subject.vectors != USUAL else {}
         run.finish({**found.metrics, **told, "seed": options.seed})
     if not results:
         raise missing[0]
@@ -116,7 +122,7 @@ def last_evaluations(store: Store) -> dict[str, Evaluation]:
         name = row["kind"].removeprefix(KIND)
         if name in EVALUATIONS and row["finished"]:
             metrics = json.loads(row["counts"])
-            if "correction" in metrics:  # not of the vectors that the atlas has
+            if "correction" in metrics or "vectors" in metrics:  # not of the vectors that the atlas is mapped by
                 continue
             seed = metrics.pop("seed", None)
             since = [each["kind"] for each in runs if each["kind"] in EVALUATIONS[name].reads and may_follow(each, row)]
@@ -240,6 +246,6 @@ EVALUATIONS: dict[str, Method] = {
     "retrieval": Method(measure_retrieval, SOURCES),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
-    "consistency": Method(measure_consistency, SOURCES),
-    "perturbations": Method(measure_perturbations, ("ingest",)),
+    "consistency": Method(measure_consistency, SOURCES, optional=True),
+    "perturbations": Method(measure_perturbations, ("ingest",), optional=True),
 }

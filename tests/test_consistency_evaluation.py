@@ -67,7 +67,7 @@ def test_without_a_signal_plates_alone_make_nothing_consistent(tmp_path, rng):
 
 def test_plates_are_centred_like_profiles(tmp_path, rng):
     store = planted_atlas(tmp_path / "atlas", rng)
-    names, rows = read_replicates(store, REPLICATES["plate"])
+    names, rows = read_replicates(Subject(store), REPLICATES["plate"])
     profiles = store.read("profiles")
     at = profiles["profile_id"].to_pylist().index("P3|HPA3|line 1|")
     own = rows.vectors[rows.proteins == names.index("P3")]
