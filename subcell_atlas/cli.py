@@ -26,6 +26,7 @@ from .printing import (
     show_function_metrics,
     show_functions,
     show_map,
+    show_relationships,
     system_record,
 )
 from .schema import VECTORS
@@ -1057,16 +1058,42 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
     click.echo(f"Wrote {' and '.join(map(str, written))}.", err=True)
 
 
+def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tuple[float, float]:
+    """Return two numbers with a comma between."""
+    del context, option
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as exc:
+        raise click.BadParameter(f"{text!r} is not two numbers such as 0.05,0.95.") from exc
+    return low, high
+
+
 @main.command("evaluate")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @atlas_option
 @json_option
 @click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--tails",
+    callback=two_ranks,
+    default="0.05,0.95",
+    show_default=True,
+    help="Relationships: pairs that rank below the first or above the second of all are recalled.",
+)
+@click.option(
+    "--permutations",
+    "n_permutations",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Relationships: of the proteins' names, for what chance recalls.",
+)
 def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vectors: str, **options: Any) -> None:
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
-    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both.
+    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both; relationships
+    (pairs of genes, members of a complex or a pathway) by source, beside the same with permuted names.
     """
     from .evaluate import evaluate
     from .evaluated import EvaluationOptions, Subject
@@ -1077,11 +1104,14 @@ def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vecto
     if as_json:
         print_json(results)
         return
-    rows = [row for name, metrics in results.items() if name != "functions" for row in metric_rows(name, metrics)]
+    own = ("functions", "relationships")  # whose numbers have tables of their own
+    rows = [row for name, metrics in results.items() if name not in own for row in metric_rows(name, metrics)]
     if rows:
         show(rows, ["evaluation", "metric", "value", "low", "high"])
     if "functions" in results:
         show_function_metrics(results["functions"])
+    if "relationships" in results:
+        show_relationships(results["relationships"])
 
 
 @main.command()

@@ -17,6 +17,7 @@ from .evaluation.intervals import interval
 from .evaluation.retrieval import evaluate_retrieval
 from .function_evaluation import measure_functions
 from .maps import MAIN, map_of
+from .relationship_evaluation import measure_relationships
 from .runs import Run
 from .store import Store
 
@@ -234,4 +235,5 @@ EVALUATIONS: dict[str, Method] = {
     "retrieval": Method(measure_retrieval, SOURCES),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
+    "relationships": Method(measure_relationships, SOURCES),
 }

@@ -241,3 +241,14 @@ def show_function_metrics(found: dict[str, Any]) -> None:
         click.echo(f"Fusion gains on {len(of['gains'])} terms and loses on {len(of['loses'])}.")
         if of["loses"]:
             show(of["loses"][:10], ["term_id", "name", "n_positive", "better_single", "difference", "p_adjusted"])
+
+
+def show_relationships(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how many relationships of each source are recalled, and what chance would recall."""
+    from .relationship_evaluation import relationship_rows
+
+    own = next(iter(found.values()))
+    low, high = own["tails"]
+    title = f"relationships: recall of pairs that rank below {low:g} or above {high:g} of all {own['null_pairs']:,}"
+    rows = relationship_rows(found)
+    show(rows, list(rows[0]), title=f"{title}; chance {own['chance']:.3f}")
