@@ -20,6 +20,7 @@ from .doctor import Check
 from .encoders.specs import ENCODERS, TIMM, EncoderSpec, find_spec
 from .errors import AtlasError
 from .evaluate import EVALUATIONS, KIND, last_evaluations
+from .functions.gene_pairs import PAIRS
 from .fusion_vectors import FEWEST, stored_fusion
 from .gene_functions import settings_of_functions
 from .maps import MAIN, known_maps
@@ -74,7 +75,7 @@ def describe(store: Store) -> dict[str, Any]:
         "correction": correction_in(store),
         "fusion": {key: value for key, value in stored_fusion(store).items() if key != "built_from"},
         "encoders": describe_encoders(recipe or recipes.get("image"), recipes.get("sequence")),
-        "sources": [*cells.pop("sources"), *annotation_sources(store)],
+        "sources": [*cells.pop("sources"), *annotation_sources(store), *pair_sources(store)],
         "counts": {"cells": cells, "proteins": count_proteins(store), "rejects": count_rejects(store)},
         "evaluations": {name: asdict(found) for name, found in last_evaluations(store).items()},
         "checks": [asdict(check) for check in check_contents(store)],
@@ -185,7 +186,7 @@ def annotation_sources(store: Store) -> list[dict[str, Any]]:
     stated = {}
     for run in list_runs(store)[::-1]:
         origin = run["counts"].get("origin") if run["kind"] == "annotate" else None
-        if origin and run["finished"]:
+        if origin and run["finished"] and run["counts"].get("format") != PAIRS:
             stated[run["counts"].get("source")] = origin
     counted = tally(store.batches("annotations", ["source"]), ["source"])["source"]
     return [
@@ -197,6 +198,25 @@ def annotation_sources(store: Store) -> list[dict[str, Any]]:
             "file": stated.get(name, {}).get("file"),
             "date": stated.get(name, {}).get("date"),
             "sha256": stated.get(name, {}).get("sha256"),
+        }
+        for name, n in ordered(counted)
+    ]
+
+
+def pair_sources(store: Store) -> list[dict[str, Any]]:
+    """Return where pairs of proteins come from, as their files stated."""
+    if not store.has("pairs"):
+        return []
+    stated = store.metadata("pairs").get("sources", {})
+    counted = tally(store.batches("pairs", ["source"]), ["source"])["source"]
+    origin = ("file", "date", "sha256")
+    return [
+        {
+            "of": "pairs",
+            "source": name,
+            "rows": n,
+            "licence": stated.get(name, {}).get("licence") or known_licence(name),
+            **{key: stated.get(name, {}).get(key) for key in origin},
         }
         for name, n in ordered(counted)
     ]

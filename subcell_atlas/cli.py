@@ -1084,6 +1084,16 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
     click.echo(f"Wrote {' and '.join(map(str, written))}.", err=True)
 
 
+def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tuple[float, float]:
+    """Return two numbers with a comma between."""
+    del context, option
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as exc:
+        raise click.BadParameter(f"{text!r} is not two numbers such as 0.05,0.95.") from exc
+    return low, high
+
+
 @main.command("evaluate")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @atlas_option
@@ -1114,14 +1124,30 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
     "--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the figures into a PNG, SVG or PDF."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--tails",
+    callback=two_ranks,
+    default="0.05,0.95",
+    show_default=True,
+    help="Relationships: pairs that rank below the first or above the second of all are recalled.",
+)
+@click.option(
+    "--permutations",
+    "n_permutations",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Relationships: of the proteins' names, for what chance recalls.",
+)
 def evaluate_command(
     names: Sequence[str], uri: str | None, as_json: bool, vectors: Sequence[str], corrections: Sequence[str],
     against: Sequence[str], figure: Path | None, **options: Any,
 ) -> None:  # fmt: skip
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
-    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both; consistency
-    of replicates; perturbations. Several vectors, corrections or atlases are held against the first, paired.
+    Neighbors and map beside the same with shuffled labels; functions by picture, by sequence and by both; relationships
+    (pairs of genes, members of a complex or a pathway) beside permuted names; consistency of replicates; perturbations.
+    Several vectors, corrections or atlases are held against the first, paired.
     """
     from .evaluate import evaluate
     from .evaluated import EvaluationOptions

@@ -19,6 +19,7 @@ from .evaluation.retrieval import evaluate_retrieval
 from .function_evaluation import measure_functions
 from .maps import MAIN, map_of
 from .perturbation_evaluation import measure_perturbations
+from .relationship_evaluation import measure_relationships
 from .runs import Run
 from .store import Store
 
@@ -248,4 +249,5 @@ EVALUATIONS: dict[str, Method] = {
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
     "consistency": Method(measure_consistency, SOURCES, optional=True),
     "perturbations": Method(measure_perturbations, ("ingest",), optional=True),
+    "relationships": Method(measure_relationships, SOURCES, optional=True),
 }

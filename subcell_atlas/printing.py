@@ -209,11 +209,13 @@ def because(row: dict[str, Any]) -> str:
 
 def show_evaluations(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the numbers of evaluations, by name."""
-    rows = [row for name, metrics in results.items() if name != "functions" for row in metric_rows(name, metrics)]
+    own = {"functions": show_function_metrics, "relationships": show_relationships}  # tables of their own
+    rows = [row for name, metrics in results.items() if name not in own for row in metric_rows(name, metrics)]
     if rows:
         show(rows, ["evaluation", "metric", "value", "low", "high"])
-    if "functions" in results:
-        show_function_metrics(results["functions"])
+    for name, show_own in own.items():
+        if name in results:
+            show_own(results[name])
 
 
 def show_differences(compared: Comparison) -> None:
@@ -271,3 +273,14 @@ def show_function_metrics(found: Mapping[str, Any]) -> None:
         click.echo(f"Fusion gains on {len(of['gains'])} terms and loses on {len(of['loses'])}.")
         if of["loses"]:
             show(of["loses"][:10], ["term_id", "name", "n_positive", "better_single", "difference", "p_adjusted"])
+
+
+def show_relationships(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how many relationships of each source are recalled, and what chance would recall."""
+    from .relationship_evaluation import relationship_rows
+
+    own = next(iter(found.values()))
+    low, high = own["tails"]
+    title = f"relationships: recall of pairs that rank below {low:g} or above {high:g} of all {own['null_pairs']:,}"
+    rows = relationship_rows(found)
+    show(rows, list(rows[0]), title=f"{title}; chance {own['chance']:.3f}")

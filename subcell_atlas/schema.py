@@ -147,6 +147,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "direct": pa.bool_(),  # false: it follows from an annotation to a descendant of the term
         "source": pa.string(),
     },
+    # one row per pair of proteins that a source relates, protein_id before other_id
+    "pairs": {"protein_id": pa.string(), "other_id": pa.string(), "source": pa.string()},
     # one row per protein x term worth keeping: annotated, or with a probability that somebody may ask for
     "functions": {
         "protein_id": pa.string(),
@@ -210,6 +212,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "discoveries": ("protein_id", "system_id"),
     "terms": ("term_id",),
     "annotations": ("protein_id", "term_id", "source"),
+    "pairs": ("protein_id", "other_id", "source"),
     "functions": ("protein_id", "term_id"),
     "function_terms": ("term_id",),
     "models": ("name", "modality"),

@@ -44,6 +44,7 @@ HOW_TO_FILL = {
     "discoveries": "Run: subcell-atlas build map",
     "terms": "Put some in: subcell-atlas annotate FILE",
     "annotations": "Put some in: subcell-atlas annotate FILE",
+    "pairs": "Put some in: subcell-atlas annotate FILE, with pairs of genes (entity1,entity2)",
     "functions": "Run: subcell-atlas build functions",
     "function_terms": "Run: subcell-atlas build functions",
     "models": "Run: subcell-atlas build functions",
