@@ -1062,6 +1062,19 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
 @atlas_option
 @json_option
 @click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
+@click.option("--controls", metavar="WHERE", help="Cells that nothing was done to, as \"condition = 'DMSO'\".")
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="retrieval: which compound hits which gene (treatment, gene_symbol, nM_value).",
+)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="localization: the antibodies to test on, one a line.",
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vectors: str, **options: Any) -> None:
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.

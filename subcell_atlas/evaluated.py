@@ -26,7 +26,8 @@ class EvaluationOptions:
 
     tails: ranks below the first and above the second count as recalled. n_permutations: of the names of proteins, for
     what chance gives. replicates: in what two profiles of one protein must differ. controls: a `WHERE` of cells that
-    nothing was done to. manifest, encoder, …: pictures, and what embeds them, where the vectors of an atlas do not do.
+    nothing was done to. truth: a file of which compound hits which gene. split: a file of the antibodies to test on.
+    manifest, encoder, …: pictures, and what embeds them, where the vectors of an atlas do not do.
     """
 
     seed: int = 0
@@ -34,6 +35,8 @@ class EvaluationOptions:
     n_permutations: int = 100
     replicates: str = "antibody"
     controls: str | None = None
+    truth: Path | None = None
+    split: Path | None = None
     manifest: Path | None = None
     crops: bool = False
     encoder: str | None = None
