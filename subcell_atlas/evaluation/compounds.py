@@ -24,6 +24,7 @@ INACTIVE_NM = 10_000
 LEAST_NEGATIVES = 20
 N_SEEDS = 100
 ANY_CONCENTRATION = "max"  # the largest score over the concentrations of a compound
+NO_CONCENTRATION = "unknown"
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def questions(
         least = np.array([truth.get((name, gene), np.nan) for gene in names])
         hit = np.flatnonzero(least <= ACTIVE_NM)
         eligible = np.flatnonzero(~(least <= INACTIVE_NM))
-        labels = [f"{value:g}" for value in compounds.concentrations[rows_of[name]]]
+        labels = [label_of(value) for value in compounds.concentrations[rows_of[name]]]
         if len(set(labels)) < len(labels):
             raise BadInput(f"The compound {name!r} has two vectors of one concentration; average them first.")
         found.append(Question(name, labels, np.abs(units[rows_of[name]] @ of_genes.T), hit, eligible))
@@ -172,9 +173,11 @@ def matching(found: np.ndarray) -> Matching:
 
 def in_order(concentrations: Mapping[str, object]) -> list[str]:
     """Return the concentrations from the least, what is not known and `max` last."""
-    return sorted(concentrations, key=lambda name: (name == ANY_CONCENTRATION, name == "nan", number(name)))
+    last = (NO_CONCENTRATION, ANY_CONCENTRATION)
+    numbers = sorted((name for name in concentrations if name not in last), key=float)
+    return [*numbers, *(name for name in last if name in concentrations)]
 
 
-def number(name: str) -> float:
-    """Return a concentration as a number; 0 for what is none."""
-    return 0.0 if name in (ANY_CONCENTRATION, "nan") else float(name)
+def label_of(concentration: float) -> str:
+    """Return a concentration as a name."""
+    return f"{concentration:g}" if np.isfinite(concentration) else NO_CONCENTRATION
