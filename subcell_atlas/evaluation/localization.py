@@ -1,11 +1,11 @@
 """Localization: how well where a protein sits can be read off its vectors, by a line and by its nearest neighbors.
 
 Each class (a protein may have several) is told from the rest. The line is ridge regression on 0 and 1, one for each
-class, whose ranking is what counts here: unlike logistic regression it is had in closed form, for all regularizations
-and classes from one decomposition, which makes a probe of a proteome a matter of minutes. The neighbors are the rows
-of highest cosine, and a class's score is the share of them that have it, each counted by its cosine. Vectors are
-standardized, and the regularization chosen, on the training part. Chance is what the same probes make of labels dealt
-anew to the genes: where a gene is on both sides of a split, it is more than what guessing makes.
+class, whose ranking is what counts here: unlike logistic regression it is had in closed form, for all classes from
+one matrix of products, which makes a probe of a proteome a matter of minutes. The neighbors are the rows of highest
+cosine, and a class's score is the share of them that have it, each counted by its cosine. Vectors are standardized, and
+the regularization chosen, on the training part. Chance is what the same probes make of labels dealt anew to the genes:
+where a gene is on both sides of a split, it is more than what guessing makes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy import linalg
 
 from ..errors import BadInput
 from ..ranking import average_precision_at, unit
@@ -176,70 +177,75 @@ def tell(
     vectors: np.ndarray, truths: Sequence[np.ndarray], folds: np.ndarray, of_gene: np.ndarray, *, seed: int
 ) -> tuple[list[np.ndarray], list[np.ndarray], list[list[float]]]:
     """Return what line and neighbors score every tested row, for each set of classes, and what each fold chose."""
-    linear, nearest = ([np.zeros(truth.shape, np.float32) for truth in truths] for _ in PROBES)
+    truth, parts = np.hstack(truths), slices(truths)
+    linear, nearest = np.zeros(truth.shape, np.float32), np.zeros(truth.shape, np.float32)
     chosen: list[list[float]] = [[] for _ in truths]
     for fold in np.unique(folds[folds >= 0]):
         train, test = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-        best = choose(vectors[train], [truth[train] for truth in truths], of_gene[train], seed=seed)
+        best = choose(vectors[train], truth[train], of_gene[train], parts=parts, seed=seed)
         known, asked = standardize(vectors[train], vectors[test])
-        line = Line(known)
-        neighbors, similarity = nearest_rows(known, asked)
-        for at, truth in enumerate(truths):
-            linear[at][test] = next(line.scores(truth[train], asked, [best[at]]))
-            nearest[at][test] = shares(truth[train], neighbors, similarity)
-            chosen[at].append(best[at])
-    return linear, nearest, chosen
+        path = sorted(set(best))
+        for regularization, scores in zip(path, Line(known).scores(truth[train], asked, path), strict=True):
+            for part in (part for part, own in zip(parts, best, strict=True) if own == regularization):
+                linear[test, part] = scores[:, part]
+        nearest[test] = shares(truth[train], *nearest_rows(known, asked))
+        for own, regularization in zip(chosen, best, strict=True):
+            own.append(regularization)
+    return [linear[:, part] for part in parts], [nearest[:, part] for part in parts], chosen
 
 
-def choose(vectors: np.ndarray, truths: Sequence[np.ndarray], of_gene: np.ndarray, *, seed: int) -> list[float]:
+def slices(truths: Sequence[np.ndarray]) -> list[slice]:
+    """Return where the classes of each set are when all stand side by side."""
+    ends = np.cumsum([truth.shape[1] for truth in truths]).tolist()
+    return [slice(end - truth.shape[1], end) for truth, end in zip(truths, ends, strict=True)]
+
+
+def choose(
+    vectors: np.ndarray, truth: np.ndarray, of_gene: np.ndarray, *, parts: Sequence[slice], seed: int
+) -> list[float]:
     """Return the regularization of the best macro average precision of each set, in folds of genes among the rows."""
     inner = folds_of(of_gene, seed=seed, n_folds=N_INNER_FOLDS)
     if len(np.unique(inner)) < 2:
-        return [REGULARIZATIONS[-1]] * len(truths)
-    told = [np.zeros((len(REGULARIZATIONS), *truth.shape), np.float32) for truth in truths]
+        return [REGULARIZATIONS[-1]] * len(parts)
+    told = np.zeros((len(REGULARIZATIONS), *truth.shape), np.float32)
     for fold in np.unique(inner):
         train, test = np.flatnonzero(inner != fold), np.flatnonzero(inner == fold)
         known, asked = standardize(vectors[train], vectors[test])
-        line = Line(known)
-        for own, truth in zip(told, truths, strict=True):
-            for at, scores in enumerate(line.scores(truth[train], asked, REGULARIZATIONS)):
-                own[at, test] = scores
-    return [
-        REGULARIZATIONS[int(np.argmax([mean_of_known(class_precisions(truth, scores)) for scores in own]))]
-        for own, truth in zip(told, truths, strict=True)
-    ]
+        for at, scores in enumerate(Line(known).scores(truth[train], asked, REGULARIZATIONS)):
+            told[at, test] = scores
+    precisions = np.array([class_precisions(truth, scores) for scores in told])  # (regularizations, classes)
+    means = [[mean_of_known(own[part]) for own in precisions] for part in parts]
+    return [REGULARIZATIONS[int(np.nanargmax(own))] if np.isfinite(own).any() else REGULARIZATIONS[-1] for own in means]
 
 
 class Line:
     """Ridge regression on standardized rows (m, dim), ready for any classes and regularizations."""
 
     def __init__(self, rows: np.ndarray) -> None:
-        self.n = len(rows)
-        if rows.shape[1] <= self.n:
-            self.values, axes = np.linalg.eigh((rows.T @ rows).astype(np.float64))
-            self.axes = axes.astype(np.float32)  # (dim, rank)
-        else:  # in the space that the rows span: the same line
-            values, own = np.linalg.eigh((rows @ rows.T).astype(np.float64))
-            kept = values > 1e-6 * max(values.max(initial=0), 1)
-            self.values = values[kept]
-            self.axes = (rows.T @ own[:, kept].astype(np.float32)) / np.sqrt(self.values).astype(np.float32)
-        self.turned = rows @ self.axes  # (m, rank)
+        self.rows = rows
+        self.few = len(rows) < rows.shape[1]  # then solved by row, not by dimension: the same line
+        self.products = (rows @ rows.T if self.few else rows.T @ rows).astype(np.float64)
 
     def scores(self, truth: np.ndarray, asked: np.ndarray, regularizations: Sequence[float]) -> Iterator[np.ndarray]:
         """Yield scores (asked, classes) by what is known of the rows, (m, classes), for each regularization."""
         mean = truth.mean(axis=0)
-        along = self.turned.T @ (truth - mean).astype(np.float32)  # (rank, classes)
-        asked = asked @ self.axes
+        wanted = (truth - mean).astype(np.float32)
+        known, asked = (wanted, asked @ self.rows.T) if self.few else (self.rows.T @ wanted, asked)
+        diagonal = np.diagonal(self.products).copy()
         for regularization in regularizations:
-            shrunk = along / (np.maximum(self.values, 0) + regularization * self.n)[:, None]
-            yield asked @ shrunk.astype(np.float32) + mean
+            shrunk = self.products.copy()
+            np.fill_diagonal(shrunk, diagonal + regularization * len(self.rows))
+            factor = linalg.cho_factor(shrunk, overwrite_a=True, check_finite=False)
+            weights = linalg.cho_solve(factor, known.astype(np.float64), check_finite=False)
+            yield asked @ weights.astype(np.float32) + mean.astype(np.float32)
 
 
 def standardize(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return both parts with mean and deviation of the training part taken out; a dimension that is constant is 0."""
     mean, deviation = train.mean(axis=0, dtype=np.float64), train.std(axis=0, dtype=np.float64)
     scale = np.where(deviation > 1e-9 * np.maximum(np.abs(mean), 1e-30), deviation, np.inf)
-    return ((train - mean) / scale).astype(np.float32), ((test - mean) / scale).astype(np.float32)
+    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
+    return (train - mean) / scale, (test - mean) / scale
 
 
 def nearest_rows(train: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
