@@ -1121,6 +1121,18 @@ def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tup
     help="consistency: in what two of a protein differ [default: the first of these that the atlas has two of].",
 )
 @click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    metavar="CSV",
+    help="retrieval: which compound hits which gene (treatment, gene_symbol, nM_value).",
+)
+@click.option(
+    "--split",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="localization: the antibodies to test on, one a line.",
+)
+@click.option(
     "--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the figures into a PNG, SVG or PDF."
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)

@@ -15,11 +15,12 @@ from .errors import NotBuilt, UnknownName
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.agreement import best_overlap, evaluate_map
 from .evaluation.intervals import interval
-from .evaluation.retrieval import evaluate_retrieval
 from .function_evaluation import measure_functions
+from .localization_evaluation import measure_localization
 from .maps import MAIN, map_of
 from .perturbation_evaluation import measure_perturbations
 from .relationship_evaluation import measure_relationships
+from .retrieval_evaluation import label_sets, measure_retrieval
 from .runs import Run
 from .store import Store
 
@@ -43,7 +44,7 @@ KIND = "evaluate "  # of runs; the evaluation's name follows
 class Method:
     """How something is evaluated. reads: the kinds of runs whose results it reads.
 
-    optional: it takes what many an atlas does not have, such as replicates, pairs or conditions.
+    optional: it takes what many an atlas does not have, such as replicates, pairs, conditions or classes of many genes.
     """
 
     measure: Callable[[Subject, EvaluationOptions], Measured]
@@ -168,20 +169,6 @@ def function_rows(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def measure_retrieval(subject: Subject, options: EvaluationOptions) -> Measured:
-    """Measure the mean average precision of neighbors that share a complex, a localization, a compartment."""
-    ids, vectors = subject.proteins
-    metrics: dict[str, float] = {}
-    for kind, labels in label_sets(subject.store, ids).items():
-        found = evaluate_retrieval(vectors, labels, seed=options.seed)
-        if not found.n:
-            continue
-        metrics |= {f"{kind}_map": found.mean_ap, f"{kind}_map_shuffled": found.shuffled, f"{kind}_queries": found.n}
-    if not metrics:
-        raise NotBuilt("No two proteins share a localization or an annotation to evaluate against.")
-    return Measured(metrics)
-
-
 def measure_map(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure how each level of the map agrees with the main compartment or localization, and complexes found again."""
     subject.check_stored("map")
@@ -213,25 +200,6 @@ def measure_map(subject: Subject, options: EvaluationOptions) -> Measured:
     return Measured(metrics)
 
 
-def label_sets(store: Store, ids: Sequence[str]) -> dict[str, list[frozenset[str]]]:
-    """Return what is known of the proteins `ids`, by kind: complexes, localizations, planted compartments.
-
-    A kind is left out when fewer than two proteins have it.
-    """
-    kinds: dict[str, dict[str, set[str]]] = {"complex": {}, "localization": {}, "compartment": {}}
-    for row in store.read("proteins", ["protein_id", "localization"]).to_pylist():
-        kinds["localization"][row["protein_id"]] = set(row["localization"] or [])
-    if store.has("annotations"):
-        aspects = store.lookup("terms", "term_id", "aspect")
-        for row in store.read("annotations").to_pylist():
-            if aspects.get(row["term_id"]) == "complex":
-                kinds["complex"].setdefault(row["protein_id"], set()).add(row["term_id"])
-            elif row["evidence"] == "planted compartment":
-                kinds["compartment"].setdefault(row["protein_id"], set()).add(row["term_id"])
-    known = {kind: [frozenset(of.get(protein, ())) for protein in ids] for kind, of in kinds.items()}
-    return {kind: labels for kind, labels in known.items() if sum(map(bool, labels)) > 1}
-
-
 def main_labels(store: Store, ids: Sequence[str], kind: str) -> list[str | None]:
     """Return one label a protein: its compartment when it has a single one, or its first localization."""
     if kind == "compartment":
@@ -247,6 +215,7 @@ EVALUATIONS: dict[str, Method] = {
     "retrieval": Method(measure_retrieval, SOURCES),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
+    "localization": Method(measure_localization, SOURCES, optional=True),
     "consistency": Method(measure_consistency, SOURCES, optional=True),
     "perturbations": Method(measure_perturbations, ("ingest",), optional=True),
     "relationships": Method(measure_relationships, SOURCES, optional=True),

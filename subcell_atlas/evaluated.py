@@ -29,8 +29,9 @@ class EvaluationOptions:
 
     tails: ranks below the first and above the second count as recalled. n_permutations: of the names of proteins, for
     what chance gives. replicates: in what those of a protein must differ; the first that the atlas has, when None.
-    controls: a `WHERE` of cells that nothing was done to. manifest, encoder, …: pictures, and what embeds them, where
-    the vectors of an atlas do not do.
+    controls: a `WHERE` of cells that nothing was done to. truth: a file of which compound hits which gene. split: a
+    file of the antibodies to test on. manifest, encoder, …: pictures, and what embeds them, where the vectors of an
+    atlas do not do.
     """
 
     seed: int = 0
@@ -38,6 +39,8 @@ class EvaluationOptions:
     n_permutations: int = 100
     replicates: str | None = None
     controls: str | None = None
+    truth: Path | None = None
+    split: Path | None = None
     manifest: Path | None = None
     crops: bool = False
     encoder: str | None = None
@@ -124,6 +127,11 @@ class Subject:
             raise NotBuilt(f"The proteins have no {self.vectors} vectors yet. Run: subcell-atlas build")
         found = self.store.read("proteins", ["protein_id", self.vectors], where=f"{self.vectors} IS NOT NULL")
         return ProteinVectors(found["protein_id"].to_pylist(), vectors_of(found[self.vectors]))
+
+    @property
+    def has_profiles(self) -> bool:
+        """Whether the vectors are means of profiles: those of pictures, where they did not come ready-made."""
+        return self.vectors == "image" and self.store.has("profiles" if not self.settings else "cells")
 
     @cached_property
     def profiles(self) -> pa.Table:

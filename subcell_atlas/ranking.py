@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["average_precisions", "unit"]
+__all__ = ["average_precision_at", "average_precisions", "unit"]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -23,3 +23,15 @@ def average_precisions(hits: np.ndarray) -> np.ndarray:
     precision = (np.arange(len(query)) - first + 1) / (rank + 1)
     with np.errstate(invalid="ignore"):
         return np.bincount(query, weights=precision, minlength=len(hits)) / n_relevant
+
+
+def average_precision_at(ranks: np.ndarray) -> float:
+    """Return the average precision of what is relevant, from how many are at least as like as each of it.
+
+    ranks: (relevant,) counts, of all that are ranked, itself too. What is equally like is one step, as in scikit-learn,
+    so that no order of the rows is favored. NaN when nothing is relevant.
+    """
+    if not len(ranks):
+        return float("nan")
+    ranks = np.sort(ranks)
+    return float((np.searchsorted(ranks, ranks, side="right") / ranks).mean())

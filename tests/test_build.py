@@ -13,7 +13,6 @@ from subcell_atlas.errors import NotBuilt, UnknownName
 from subcell_atlas.evaluate import evaluate
 from subcell_atlas.evaluated import Subject
 from subcell_atlas.evaluation.agreement import best_overlap, evaluate_map
-from subcell_atlas.evaluation.retrieval import evaluate_retrieval
 from subcell_atlas.profiles import vector_array
 from subcell_atlas.proteins import write_proteins
 from subcell_atlas.query import map_graph
@@ -153,36 +152,6 @@ def test_average_precision_equals_the_definition():
     assert found[0] == pytest.approx((1 / 2 + 2 / 3) / 2)
     assert np.isnan(found[1])
     assert found[2] == 1
-
-
-def test_retrieval_equals_sklearns_average_precision(rng):
-    from sklearn.metrics import average_precision_score
-
-    vectors = rng.normal(size=(300, 6))  # more than one block of queries
-    places = rng.integers(0, 5, 300)
-    units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    others = ~np.eye(300, dtype=bool)
-    wanted = [
-        average_precision_score((places == places[i])[others[i]], (units @ units[i])[others[i]]) for i in range(300)
-    ]
-    found = evaluate_retrieval(vectors, [frozenset({str(place)}) for place in places], seed=0)
-    assert found.mean_ap == pytest.approx(np.mean(wanted), abs=1e-5)
-    assert found.n == 300
-
-
-def test_labels_that_nobody_shares_give_no_number():
-    assert evaluate_retrieval(np.eye(3), [frozenset({name}) for name in "abc"], seed=0).n == 0
-
-
-def test_planted_neighbors_are_found_and_random_ones_are_not(rng):
-    labels = [frozenset({str(i // 5)}) for i in range(60)]
-    planted = np.repeat(rng.normal(size=(12, 8)), 5, axis=0) + rng.normal(size=(60, 8)) * 0.05
-    good = evaluate_retrieval(planted, labels, seed=0)
-    bad = evaluate_retrieval(rng.normal(size=(60, 8)), labels, seed=0)
-    assert good.mean_ap > 0.95
-    assert good.shuffled < 0.25
-    assert abs(bad.mean_ap - bad.shuffled) < 0.1
-    assert good.n == 60
 
 
 def test_agreement_is_one_for_the_truth_and_nothing_for_noise(rng):

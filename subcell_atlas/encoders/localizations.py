@@ -1,13 +1,14 @@
 """The 31 classes of SubCell's localization heads, in the order of their outputs, with the authors' colors.
 
-From `inference.py` of CellProfiling/SubCellPortable (MIT).
+From `inference.py` of CellProfiling/SubCellPortable (MIT). The coarse groups are the third grouping of SubCell's
+`location_group_mapping.tsv`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["LOCALIZATIONS", "name_localizations"]
+__all__ = ["COARSE_GROUPS", "LOCALIZATIONS", "coarse_group", "name_localizations", "standard_localization"]
 
 LOCALIZATIONS: dict[str, str] = {
     "Actin filaments": "#ffeb3b",
@@ -43,7 +44,45 @@ LOCALIZATIONS: dict[str, str] = {
     "Negative": "#000000",
 }
 
+COARSE_GROUPS: dict[str, tuple[str, ...]] = {  # HPA's names, one of which is none of the 31; the rest are in no group
+    "Cytoskeleton": (
+        "Actin filaments",
+        "Centrosome",
+        "Focal adhesion sites",
+        "Intermediate filaments",
+        "Microtubule ends",
+        "Microtubules",
+    ),
+    "Cytosol": ("Centriolar satellite", "Cytoplasmic bodies", "Cytosol"),
+    "Endomembrane system": (
+        "Endoplasmic reticulum",
+        "Endosomes",
+        "Golgi apparatus",
+        "Lipid droplets",
+        "Lysosomes",
+        "Peroxisomes",
+        "Vesicles",
+    ),
+    "Mitochondria": ("Mitochondria",),
+    "Nucleoli": ("Nucleoli", "Nucleoli fibrillar center", "Nucleoli rim"),
+    "Nucleus": ("Nuclear bodies", "Nuclear membrane", "Nuclear speckles", "Nucleoplasm"),
+    "Plasma membrane": ("Cell Junctions", "Plasma membrane"),
+}
+
 LEAST_PROBABILITY = 0.5
+
+STANDARD = {name.casefold(): name for name in LOCALIZATIONS}
+COARSE = {name.casefold(): group for group, names in COARSE_GROUPS.items() for name in names}
+
+
+def standard_localization(name: str) -> str | None:
+    """Return which of the 31 classes is meant, whatever letters are large; None for what is none of them."""
+    return STANDARD.get(" ".join(name.split()).casefold())
+
+
+def coarse_group(name: str) -> str | None:
+    """Return the coarse group that a localization is in; None for what is in none."""
+    return COARSE.get(" ".join(name.split()).casefold())
 
 
 def name_localizations(probabilities: Sequence[float]) -> list[str]:
