@@ -114,7 +114,7 @@ def test_without_evaluations_the_page_says_what_to_run_and_then_shows_their_figu
     measured = evaluate(Subject(own_atlas), ["retrieval"])["retrieval"].metrics
     app = open_about(own_atlas.uri)
     assert f"{measured['complex_map']:.3f}" in unmarked(app)
-    assert "subcell-atlas evaluate map functions" in commands(app)
+    assert "subcell-atlas evaluate map functions relationships" in commands(app)
     assert "Out of date" not in texts(app)
 
 
@@ -124,10 +124,11 @@ def test_figures_are_out_of_date_once_something_they_read_is_written(open_about,
     assert checks_of(own_atlas)["evaluations"]["status"] == "ok"
     build(own_atlas, ["map"], force=True, map_settings=MapSettings(method="average", tested=False))
     since = {name: found.since for name, found in last_evaluations(own_atlas).items()}
-    assert since == {"retrieval": [], "map": ["build map"], "functions": []}
+    assert since == {"retrieval": [], "map": ["build map"], "functions": [], "relationships": []}
     app = open_about(own_atlas.uri)
     assert "since then ran build map" in unmarked(app)
-    assert len(last_results(own_atlas)) == 3
+    assert len(last_results(own_atlas)) == 4
+    assert [row["source"] for row in rows_with(app, "names permuted")] == list(last_results(own_atlas)["relationships"])
     assert rows_with(app, "By")[0].keys() == set(page.METRICS.values())
 
 
