@@ -25,7 +25,8 @@ Statistic = Callable[[np.ndarray, np.ndarray], float]
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
     """Return the mean of values (n,), each counted as often as `weights` (n,) says; NaN when none counts."""
     total = float(weights.sum())
-    return float(values @ weights) / total if total else float("nan")
+    # not `@`: threads of BLAS that wait for each other take 25 times as long for so few numbers
+    return float((values * weights).sum()) / total if total else float("nan")
 
 
 @dataclass(frozen=True)
