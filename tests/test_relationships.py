@@ -192,12 +192,12 @@ def test_sets_make_each_pair_once_and_large_ones_none():
 @pytest.mark.parametrize("source", ["CORUM", "SIGNOR", "StringDB"])
 def test_random_vectors_of_real_pairs_give_chance(real_data, source):
     file = read_annotations(real_data / "complexes" / f"{source}.txt")
-    genes = file.genes()
-    row_of = {gene: row for row, gene in enumerate(genes)}
-    pairs = np.array([[row_of[one], row_of[other]] for one, other in file.pairs])
-    vectors = np.random.default_rng(5).normal(size=(len(genes), 32)).astype(np.float32)
+    rng = np.random.default_rng(5)
+    genes = rng.permutation([gene.written for gene in file.genes()])[:5000]  # all of CORUM and SIGNOR
+    pairs = rows_of_pairs(genes, [(one.written, other.written) for one, other in file.pairs])
+    vectors = rng.normal(size=(len(genes), 32)).astype(np.float32)
     found = measure_recall(vectors, {source: pairs}, seed=5)[source]
-    assert (found.pairs, found.genes) == (len(file.pairs), len(genes))
+    assert found.pairs == len(pairs) > 10_000
     assert found.permuted == pytest.approx(0.1, abs=0.003)
     assert found.permuted_low - 0.003 < found.recall < found.permuted_high + 0.003
     assert found.p > 0.01
