@@ -33,6 +33,21 @@ ROOT = Path(__file__).parents[1]
 ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]
 WAIT_MS = 120_000
 LOOKS_S = 4.0  # a person looks at an answer before the next question
+WATCH = """() => {  // from the click until other neighbors are painted
+  const named = () => {
+    const hosts = [...document.querySelectorAll('.st-key-hits *')].filter((element) => element.shadowRoot);
+    return hosts[0]?.shadowRoot.querySelector('.name')?.textContent;
+  };
+  window.waited = undefined;
+  document.addEventListener('click', () => {
+    const began = performance.now(), before = named();
+    const look = () => requestAnimationFrame(() => {
+      if (named() === before) look();
+      else requestAnimationFrame(() => { window.waited = performance.now() - began; });
+    });
+    look();
+  }, { capture: true, once: true });
+}"""
 PLOTLY = """
 import pyarrow as pa, plotly.graph_objects as go, streamlit as st
 from subcell_atlas.store import Store
@@ -128,14 +143,15 @@ async def walk(browser: Browser, app: str, names: list[str]) -> dict[str, float]
     await page.goto(f"{app}/?gene={names[0]}")
     await page.get_by_text(f"Looks most like {names[0]}").wait_for(timeout=WAIT_MS)
     await page.locator(".scatter[data-drawn]").wait_for(timeout=WAIT_MS)
-    hit = page.locator('[class*="st-key-hit_"] button:visible').first
+    hit = page.locator(".cards .name").first
     await hit.wait_for(timeout=WAIT_MS)
     await settle(page)
     name = (await hit.inner_text()).strip()
-    began = time.perf_counter()
+    await page.evaluate(WATCH)
     await hit.click()
+    await page.wait_for_function("window.waited", timeout=WAIT_MS)
+    times["search"] = await page.evaluate("window.waited") / 1000
     await page.get_by_text(f"Looks most like {name}").wait_for(timeout=WAIT_MS)
-    times["search"] = time.perf_counter() - began
     await settle(page)
     began = time.perf_counter()
     await page.get_by_text("Cells", exact=True).first.click()

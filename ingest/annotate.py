@@ -10,21 +10,23 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from subcell_atlas.errors import BadInput, NotBuilt
+from subcell_atlas.errors import BadInput
 from subcell_atlas.functions.annotations import Annotation, AnnotationFile, read_annotations
+from subcell_atlas.functions.gene_pairs import PAIRS
 from subcell_atlas.functions.ontology import Ontology, annotations_table, merge_terms, terms_table
-from subcell_atlas.identifiers import NAME_COLUMNS
-from subcell_atlas.joining import OTHER_CASE, Joined, check_joined, join_genes
+from subcell_atlas.joining import OTHER_CASE, Joined
 from subcell_atlas.runs import Run
 from subcell_atlas.store import Store
 
-from .reports import Identifiers, Origin
+from .pairs import PairsReport, take_pairs
+from .reports import Identifiers, Origin, find_proteins
 from .synonyms import NamesReport, take_names
 
 __all__ = ["Report", "annotate"]
 
 ONTOLOGY = "obo"  # the format that holds terms only
 NAMES = "hgnc"  # the format that holds names of genes only
+WITHOUT_TERMS = {NAMES: "names", PAIRS: "pairs"}
 FOLLOWED = ("gaf", "table")  # formats that state the most special terms; sets of genes hold their descendants' already
 
 
@@ -124,10 +126,11 @@ NO_ROWS = annotations_table({}, Ontology(()), source="")
 
 def annotate(
     store: Store, path: Path, *, source: str | None = None, ontology: Path | None = None
-) -> Report | NamesReport:
+) -> Report | NamesReport | PairsReport:
     """Take what a file says of genes; what its source said before is replaced, what others say stays.
 
-    A file of names gives proteins synonyms (see `take_names`); any other one gives them terms.
+    A file of names gives proteins synonyms (see `take_names`), one of pairs relates them (see `take_pairs`); any other
+    one gives them terms.
     `ontology` is an OBO file, whose terms are taken as well. Annotations of a GAF and of a table of one's own are
     propagated to the ancestors of their terms, as far as the atlas knows them. Raise BadInput when a file cannot be
     used, NotBuilt when there are no proteins to annotate; then nothing is written.
@@ -136,6 +139,8 @@ def annotate(
     above = read_ontology(ontology, path, file) if ontology else None
     if file.format == NAMES:
         return take_names(store, path, file)
+    if file.format == PAIRS:
+        return take_pairs(store, path, file)
     tables = before = Tables.read(store)
     joined, rows = Joined({}, {}, [], []), NO_ROWS
     for each in (above, file):
@@ -193,22 +198,12 @@ def read_ontology(ontology: Path, path: Path, file: AnnotationFile) -> Annotatio
     """Read the ontology that goes with a file of annotations."""
     if file.format == ONTOLOGY:
         raise BadInput(f"{path} is an ontology itself; leave --ontology out.")
-    if file.format == NAMES:
-        raise BadInput(f"{path} has names of genes and no terms; leave --ontology out.")
+    if file.format in WITHOUT_TERMS:
+        raise BadInput(f"{path} has {WITHOUT_TERMS[file.format]} of genes and no terms; leave --ontology out.")
     above = read_annotations(ontology)
     if above.format != ONTOLOGY:
         raise BadInput(f"{ontology} is no ontology but {above.format!r}. Give --ontology an OBO file, as go-basic.obo.")
     return above
-
-
-def find_proteins(store: Store, file: AnnotationFile, path: Path) -> Joined:
-    """Find the file's genes among the atlas's proteins."""
-    proteins = store.read("proteins", NAME_COLUMNS)
-    if not proteins.num_rows:
-        raise NotBuilt(f"The atlas {store.uri!r} has no protein to annotate. Run: subcell-atlas build")
-    joined = join_genes(file.genes(), proteins)
-    check_joined(joined, proteins, path)
-    return joined
 
 
 def by_protein(file: AnnotationFile, joined: Joined) -> dict[str, list[Annotation]]:

@@ -1,4 +1,4 @@
-"""What is reported of every file that is taken into an atlas: where it came from, and which names were found."""
+"""What is done and reported of every file that is taken into an atlas: its genes are found, and where it came from."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from subcell_atlas.errors import NotBuilt
 from subcell_atlas.functions.annotations import AnnotationFile
 from subcell_atlas.hashing import sha256_of_file
-from subcell_atlas.identifiers import Gene
-from subcell_atlas.joining import Joined
+from subcell_atlas.identifiers import NAME_COLUMNS, Gene
+from subcell_atlas.joining import Joined, check_joined, join_genes
+from subcell_atlas.store import Store
 
-__all__ = ["Identifiers", "Origin", "said_how"]
+__all__ = ["Identifiers", "Origin", "find_proteins", "said_how"]
 
 N_EXAMPLES = 5
 
@@ -61,6 +63,16 @@ class Identifiers:
             yield f"{self.missing} are not: {', '.join(self.missing_examples)}{etc(self.missing)}."
         if self.ambiguous:
             yield f"{self.ambiguous} may be several of them: {', '.join(self.ambiguous_examples)}{etc(self.ambiguous)}."
+
+
+def find_proteins(store: Store, file: AnnotationFile, path: Path) -> Joined:
+    """Find the file's genes among the atlas's proteins."""
+    proteins = store.read("proteins", NAME_COLUMNS)
+    if not proteins.num_rows:
+        raise NotBuilt(f"The atlas {store.uri!r} has no protein to annotate. Run: subcell-atlas build")
+    joined = join_genes(file.genes(), proteins)
+    check_joined(joined, proteins, path)
+    return joined
 
 
 def said_how(joined_by: Mapping[str, int]) -> str:

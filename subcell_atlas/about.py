@@ -14,10 +14,13 @@ import pyarrow.compute as pc
 from . import query
 from .build import out_of_date
 from .cell_index import index_record, needs_index
+from .corrected_profiles import settings_of_correction
+from .corrections import CORRECTIONS, OURS
 from .doctor import Check
 from .encoders.specs import ENCODERS, TIMM, EncoderSpec, find_spec
 from .errors import AtlasError
 from .evaluate import EVALUATIONS, KIND, last_evaluations
+from .functions.gene_pairs import PAIRS
 from .fusion_vectors import FEWEST, stored_fusion
 from .gene_functions import settings_of_functions
 from .maps import MAIN, known_maps
@@ -28,7 +31,7 @@ from .sequences import SEQUENCE_ENCODERS
 from .sequences.esm import ESM
 from .store import Store
 
-__all__ = ["describe", "recipe_in_words"]
+__all__ = ["correction_in_words", "describe", "recipe_in_words"]
 
 UNTOLD = "nothing is known here of where it comes from, nor of its licence"
 KNOWN_SOURCES = {  # what the name of a source holds -> what is known of it
@@ -55,9 +58,10 @@ N_REASONS = 20
 def describe(store: Store) -> dict[str, Any]:
     """Return all of it as one object, ready for JSON but for times.
 
-    tables: their rows; recipe: of the cells' embeddings, recipes: of the proteins' vectors; index, fusion: how they are
-    made and what was measured; encoders, sources: with their licences; counts; evaluations: the latest of each;
-    checks: what is there, what is missing or out of date, and the command that helps; runs: the latest first.
+    tables: their rows; recipe: of the cells' embeddings, recipes: of the proteins' vectors; correction: of batches and
+    what it was fitted on; index, fusion: how they are made and what was measured; encoders,
+    sources: with their licences; counts; evaluations: the latest of each; checks: what is there, what is missing or out
+    of date, and the command that helps; runs: the latest first.
     """
     recipes = {name: own for name, own in store.metadata("proteins").get("recipes", {}).items() if own}
     recipe = query.recipe_of_cells(store)
@@ -68,14 +72,25 @@ def describe(store: Store) -> dict[str, Any]:
         "recipe": recipe,
         "recipes": recipes,
         "index": index_record(store),
+        "correction": correction_in(store),
         "fusion": {key: value for key, value in stored_fusion(store).items() if key != "built_from"},
         "encoders": describe_encoders(recipe or recipes.get("image"), recipes.get("sequence")),
-        "sources": [*cells.pop("sources"), *annotation_sources(store)],
+        "sources": [*cells.pop("sources"), *annotation_sources(store), *pair_sources(store)],
         "counts": {"cells": cells, "proteins": count_proteins(store), "rejects": count_rejects(store)},
         "evaluations": {name: asdict(found) for name, found in last_evaluations(store).items()},
         "checks": [asdict(check) for check in check_contents(store)],
         "runs": list_runs(store),
     }
+
+
+def correction_in(store: Store) -> dict[str, Any] | None:
+    """Return how the batches of the profiles were corrected, and what that does; None when there are no profiles."""
+    if not store.has("profiles"):
+        return None
+    settings = settings_of_correction(store)
+    stored = store.metadata("profiles").get("correction", {})
+    known = CORRECTIONS[settings.name]
+    return {**asdict(settings), "about": known.about, "source": known.source, "wells": stored.get("wells")}
 
 
 def recipe_in_words(stored: Mapping[str, Any]) -> str:
@@ -101,6 +116,16 @@ def recipe_in_words(stored: Mapping[str, Any]) -> str:
         f"Each cell was cut out of its picture, {size}, {around}. Channels in this order: {channels}.{scaled} "
         f"The encoder {recipe.encoder} turned it into {recipe.dim:,} numbers{block}{pooled}{exact}."
     )
+
+
+def correction_in_words(correction: Mapping[str, Any]) -> str:
+    """Say how the batches of the profiles were corrected, from what `describe` tells of it."""
+    said = f"Batches, a cell line and plate each, were corrected by {correction['name']}: {correction['about']}"
+    if correction["source"] != OURS:
+        said += f" (after {correction['source']})"
+    if correction["controls"]:
+        said += f". It was fitted on {correction['wells']:,} wells of controls ({correction['controls']})"
+    return f"{said}."
 
 
 def describe_encoders(image: Mapping[str, Any] | None, sequence: Mapping[str, Any] | None) -> list[dict[str, Any]]:
@@ -161,7 +186,7 @@ def annotation_sources(store: Store) -> list[dict[str, Any]]:
     stated = {}
     for run in list_runs(store)[::-1]:
         origin = run["counts"].get("origin") if run["kind"] == "annotate" else None
-        if origin and run["finished"]:
+        if origin and run["finished"] and run["counts"].get("format") != PAIRS:
             stated[run["counts"].get("source")] = origin
     counted = tally(store.batches("annotations", ["source"]), ["source"])["source"]
     return [
@@ -173,6 +198,25 @@ def annotation_sources(store: Store) -> list[dict[str, Any]]:
             "file": stated.get(name, {}).get("file"),
             "date": stated.get(name, {}).get("date"),
             "sha256": stated.get(name, {}).get("sha256"),
+        }
+        for name, n in ordered(counted)
+    ]
+
+
+def pair_sources(store: Store) -> list[dict[str, Any]]:
+    """Return where pairs of proteins come from, as their files stated."""
+    if not store.has("pairs"):
+        return []
+    stated = store.metadata("pairs").get("sources", {})
+    counted = tally(store.batches("pairs", ["source"]), ["source"])["source"]
+    origin = ("file", "date", "sha256")
+    return [
+        {
+            "of": "pairs",
+            "source": name,
+            "rows": n,
+            "licence": stated.get(name, {}).get("licence") or known_licence(name),
+            **{key: stated.get(name, {}).get(key) for key in origin},
         }
         for name, n in ordered(counted)
     ]
@@ -356,7 +400,7 @@ def check_evaluations(store: Store) -> Check:
         return Check("evaluations", "missing", "none ran on this atlas", EVALUATE)
     if late:
         return Check("evaluations", "note", f"{', '.join(late)}: {OUTDATED}", EVALUATE)
-    without = [name for name in EVALUATIONS if name not in found]
+    without = [name for name, method in EVALUATIONS.items() if name not in found and not method.optional]
     if without:
         said = f"{', '.join(found)} ran; not yet: {', '.join(without)}"
         return Check("evaluations", "note", said, f"{EVALUATE} {' '.join(without)}")

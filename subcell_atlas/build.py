@@ -12,6 +12,14 @@ from typing import Any
 
 from .cell_index import build_cell_index, is_fresh, needs_index
 from .cell_places import build_cell_places, has_layout, places_inputs
+from .corrected_profiles import (
+    CorrectionSettings,
+    corrected_recipe,
+    forget_other_spaces,
+    make_profiles,
+    settings_of_correction,
+    write_space,
+)
 from .errors import NotBuilt, RecipeMismatch, UnknownName
 from .fusion_vectors import build_fusion, can_fuse, fusion_inputs, stored_fusion, way_of_fusion
 from .gene_functions import (
@@ -25,13 +33,12 @@ from .gene_functions import (
     settings_of_functions,
 )
 from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs, settings_of
-from .profiles import CELL_COLUMNS, CellSums, profiles_table, proteins_table
-from .proteins import as_object, write_proteins
+from .proteins import as_object, correction_of, write_proteins
 from .runs import Run
 from .sequence_vectors import embed_sequences, has_sequences, sequences_to_embed, stored_encoder
 from .store import Store
 
-__all__ = ["DEFAULT_SEED", "STAGES", "FunctionSettings", "MapSettings", "build", "out_of_date"]
+__all__ = ["DEFAULT_SEED", "STAGES", "CorrectionSettings", "FunctionSettings", "MapSettings", "build", "out_of_date"]
 
 DEFAULT_SEED = 0
 COMPOSITION = "composition"  # of `sequences`: needs no weights
@@ -47,12 +54,13 @@ def build(
     map_settings: MapSettings | None = None,
     function_settings: FunctionSettings | None = None,
     way_to_fuse: str | None = None,
+    correction: CorrectionSettings | None = None,
 ) -> list[str]:
     """Bring the named stages (all when none is named) up to date, in order; return those that had to be made.
 
-    `force` makes them anew whether or not they are. `map_settings` asks for one map, and says how to
-    make it from now on; `function_settings` how to predict functions, `way_to_fuse` (of
-    `functions.fusion.WAYS`) how to fuse vectors. Raise UnknownName, or NotBuilt when there is nothing to build from.
+    `force` makes them anew whether or not they are. `map_settings` asks for one map, and says how to make it from now
+    on; `function_settings` how to predict functions, `way_to_fuse` (of `functions.fusion.WAYS`) how to fuse vectors,
+    `correction` how batches are corrected. Raise UnknownName, or NotBuilt when there is nothing to build from.
     """
     for name in stages:
         if name not in STAGES:
@@ -61,7 +69,11 @@ def build(
         map_settings.check()
     if function_settings:
         function_settings.check()
-    choices = Choices(map_settings, function_settings, way_to_fuse)
+    if correction:
+        correction.check()
+        if not has_own_cells(store):
+            raise NotBuilt("This atlas has no cells, whose batches could be corrected: its vectors came ready-made.")
+    choices = Choices(map_settings, function_settings, way_to_fuse, correction)
     store.index("terms", values=("term_id",), texts=TERM_TEXTS)  # first: stages note the version that this makes
     made = []
     for name, stage in STAGES.items():
@@ -102,25 +114,23 @@ def last_seeds(store: Store) -> dict[str, int]:
     return {row["kind"].removeprefix(KIND): json.loads(row["counts"]).get("seed", DEFAULT_SEED) for row in rows}
 
 
-def build_profiles(store: Store, seed: int) -> dict[str, int]:
+def build_profiles(store: Store, settings: CorrectionSettings, seed: int) -> dict[str, Any]:
     """Make `profiles` from `cells`, and the columns of `proteins` that come from them."""
-    built_from = profiles_inputs(store, seed)
+    built_from = profiles_inputs(store, settings, seed)
     if has_ready_made_pictures(store):
         msg = "The proteins of this atlas have ready-made picture vectors; those of cells cannot be mixed with them."
         raise RecipeMismatch(f"{msg}\nPut the cells into another atlas (--atlas).")
-    sums = CellSums()
-    for batch in store.batches("cells", CELL_COLUMNS):
-        sums.add(batch)
-    if not sums.n:
-        msg = f"None of the {sums.n_without_protein} cells names a gene, so there are no profiles to build."
-        raise NotBuilt(f"{msg}\nGive gene_symbol, ensembl_id or uniprot_accession in the manifest and ingest again.")
-    recipe = store.recipe("cells", "embedding")
-    profiles = profiles_table(sums)
-    write_proteins(store, proteins_table(profiles, sums.names), vector="image", recipe=recipe, from_cells=True)
+    made = make_profiles(store, settings, seed=seed)
+    dim = made.profiles.schema.field("embedding").type.list_size
+    recipe = corrected_recipe(store.recipe("cells", "embedding"), settings, dim)
+    about = made.about | {"space": write_space(store, made.space)}
+    write_proteins(store, made.proteins, vector="image", recipe=recipe, from_cells=True)
     recipes = {"embedding": as_object(recipe)} if recipe else {}
-    store.write("profiles", profiles, metadata={"built_from": built_from, "recipes": recipes})
-    counts = {"profiles": profiles.num_rows, "proteins": store.count("proteins")}
-    return counts | {"cells_without_protein": sums.n_without_protein}
+    metadata = {"built_from": built_from, "recipes": recipes, "correction": about}
+    store.write("profiles", made.profiles, metadata=metadata)
+    forget_other_spaces(store, about["space"])
+    counts = {"profiles": made.profiles.num_rows, "proteins": store.count("proteins")}
+    return counts | {"cells_without_protein": made.n_without_protein, "correction": str(settings)}
 
 
 def has_ready_made_pictures(store: Store) -> bool:
@@ -139,10 +149,9 @@ def has_pictures(store: Store) -> bool:
     return "image" in store.metadata("proteins").get("marks", {})
 
 
-def profiles_inputs(store: Store, seed: int) -> dict[str, Any]:
-    """Return what the profiles depend on; there is nothing random in them."""
-    del seed
-    return {"cells": store.version("cells")}
+def profiles_inputs(store: Store, settings: CorrectionSettings, seed: int) -> dict[str, Any]:
+    """Return what the profiles depend on."""
+    return {"cells": store.version("cells")} | settings.inputs(seed)
 
 
 class IndexTask:
@@ -160,19 +169,24 @@ class IndexTask:
         return build_cell_index(store, seed)
 
 
+@dataclass(frozen=True)
 class ProfilesTask:
     """Make the profiles, and what of the proteins comes from them."""
 
+    settings: CorrectionSettings
     name = "profiles"
 
     def is_current(self, store: Store, seed: int) -> bool:
-        """Tell whether the tables are there and the cells are the same."""
+        """Tell whether the tables are there, both of one correction, and what they were made from is the same."""
         there = {"proteins", "profiles"} <= set(store.names())
-        return there and store.metadata("profiles").get("built_from") == profiles_inputs(store, seed)
+        stored = store.metadata("profiles").get("built_from")
+        if not there or stored != profiles_inputs(store, self.settings, seed):
+            return False
+        return stored.get("correction") == correction_of(store).get("correction")  # else it was interrupted
 
     def make(self, store: Store, seed: int) -> dict[str, Any]:
         """Make them; return what was counted."""
-        return build_profiles(store, seed)
+        return build_profiles(store, self.settings, seed)
 
 
 class SequenceTask:
@@ -271,6 +285,12 @@ class Choices:
     of_map: MapSettings | None = None
     of_functions: FunctionSettings | None = None
     of_fusion: str | None = None
+    of_profiles: CorrectionSettings | None = None
+
+
+def profile_tasks(store: Store, choices: Choices) -> list[ProfilesTask]:
+    """Return how profiles are made."""
+    return [ProfilesTask(choices.of_profiles or settings_of_correction(store))]
 
 
 def map_tasks(store: Store, choices: Choices) -> list[MapTask]:
@@ -312,7 +332,7 @@ class Stage:
 
 STAGES: dict[str, Stage] = {
     "index": Stage(lambda *_: [IndexTask()], needs_index),  # first: it changes the version of the cells
-    "profiles": Stage(lambda *_: [ProfilesTask()], has_own_cells),
+    "profiles": Stage(profile_tasks, has_own_cells),
     "sequence": Stage(lambda *_: [SequenceTask()], can_embed_sequences),
     "fusion": Stage(lambda store, choices: [FusionTask(choices.of_fusion or way_of_fusion(store))], can_fuse),
     "map": Stage(map_tasks, has_pictures),

@@ -13,14 +13,16 @@ import numpy as np
 import pyarrow as pa
 
 from .cellmap.layout import mean_of_nearest
+from .corrected_profiles import corrected_space
 from .profiles import vectors_of
+from .proteins import correction_of
 from .store import Store
 
 __all__ = ["MAX_CELLS", "build_cell_places", "has_layout", "places_inputs"]
 
 MAX_CELLS = 200_000  # of more a random sample is placed: as many as a browser draws smoothly
 CHUNK = 2048
-GROUP = ("protein_id", "antibody", "cell_line", "condition")  # whose cells are centred alike
+GROUP = ("protein_id", "antibody", "cell_line", "condition")  # whose cells are corrected alike
 
 
 def has_layout(store: Store) -> bool:
@@ -33,7 +35,8 @@ def places_inputs(store: Store, seed: int) -> dict[str, Any]:
     """Return what the places of cells depend on."""
     proteins = store.read("proteins", ["protein_id", "x", "y"]).sort_by("protein_id")
     layout = hashlib.sha256("".join(map(str, proteins.to_pylist())).encode()).hexdigest()[:16]
-    return {"cells": store.version("cells"), "layout": layout, "max_cells": MAX_CELLS, "seed": seed}
+    inputs = {"cells": store.version("cells"), "layout": layout, "max_cells": MAX_CELLS, "seed": seed}
+    return inputs | correction_of(store)
 
 
 def build_cell_places(store: Store, seed: int) -> dict[str, int]:
@@ -43,7 +46,8 @@ def build_cell_places(store: Store, seed: int) -> dict[str, int]:
     places = np.stack([proteins["x"].to_numpy(), proteins["y"].to_numpy()], axis=1)
     vectors = vectors_of(proteins["image"]).astype(np.float32)
     profiles = store.read("profiles", [*GROUP, "embedding", "uncentered"])
-    shifts = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
+    space = corrected_space(store)
+    shifts = space.shifts(profiles)
     row_of = {key: row for row, key in enumerate(zip(*(profiles[c].to_pylist() for c in GROUP), strict=True))}
     n = store.count("cells", "protein_id IS NOT NULL")
     chosen = np.random.default_rng(seed).permutation(n)[:MAX_CELLS]
@@ -57,8 +61,8 @@ def build_cell_places(store: Store, seed: int) -> dict[str, int]:
         if not cells.num_rows:
             continue
         rows = [row_of[key] for key in zip(*(cells[c].to_pylist() for c in GROUP), strict=True)]
-        centred = (vectors_of(cells["embedding"]) - shifts[rows]).astype(np.float32)
-        found = mean_of_nearest(centred, vectors, places, metric="cosine")
+        corrected = (space.project(vectors_of(cells["embedding"])) + shifts[rows]).astype(np.float32)
+        found = mean_of_nearest(corrected, vectors, places, metric="cosine")
         tables.append(
             pa.table(
                 {

@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ._version import __version__
+from .corrections import CORRECTIONS
 from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import AtlasError, BadInput
 from .images.segmentation import SEGMENTERS
 from .printing import (
     describe,
-    metric_rows,
     print_json,
     reply,
     show,
-    show_function_metrics,
+    show_differences,
+    show_evaluations,
     show_functions,
     show_map,
     system_record,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from ingest.manifest import Manifest
 
     from .atlas import Atlas
-    from .build import FunctionSettings, MapSettings
+    from .build import CorrectionSettings, FunctionSettings, MapSettings
     from .encoders import EncoderSpec
     from .encoders.encoder import Encoder
     from .recipe import Recipe
@@ -67,6 +68,14 @@ atlas_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, nothing else there.")
 crops_option = click.option("--crops", is_flag=True, help="Each row is one cell already cut out.")
+correction_option = click.option(
+    "--correction",
+    type=click.Choice(list(CORRECTIONS)),
+    help="Of batches (cell line and plate) [default: as stored].",
+)
+controls_option = click.option(
+    "--controls", metavar="WHERE", help="Cells that nothing was done to, as \"condition = 'DMSO'\"."
+)
 pixel_size_option = partial(
     click.option,
     "--pixel-size",
@@ -573,6 +582,8 @@ def annotate_command(file: Path, uri: str | None, source: str | None, ontology: 
     type=click.Choice(["concatenation", "shared"]),
     help="Of pictures and sequences: side by side [default], or in a space that both share.",
 )
+@correction_option
+@controls_option
 @click.option(
     "--predictor",
     type=click.Choice(["linear", "neighbors"]),
@@ -583,8 +594,8 @@ def annotate_command(file: Path, uri: str | None, source: str | None, ontology: 
 )
 @click.option("--min-members", type=int, help="Proteins that a function must have to be predicted [default: 10].")
 def build(
-    stages: Sequence[str], uri: str | None, force: bool, seed: int, fusion: str | None, predictor: str | None,
-    without: str | None, min_members: int | None, **map_options: Any,
+    stages: Sequence[str], uri: str | None, force: bool, seed: int, fusion: str | None, correction: str | None,
+    controls: str | None, predictor: str | None, without: str | None, min_members: int | None, **map_options: Any,
 ) -> None:  # fmt: skip
     """Bring what is derived up to date: profiles, sequence, fusion, map, functions.
 
@@ -596,12 +607,28 @@ def build(
     store = Store.open(resolve(uri))
     settings = chosen_map(stages, {key: value for key, value in map_options.items() if value is not None})
     of_functions = chosen_functions(store, predictor, without, min_members)
+    of_profiles = chosen_correction(store, stages, correction, controls)
     made = build_stages(
-        store, stages, force=force, seed=seed, map_settings=settings, function_settings=of_functions, way_to_fuse=fusion
-    )
+        store, stages, force=force, seed=seed, map_settings=settings, function_settings=of_functions,
+        way_to_fuse=fusion, correction=of_profiles,
+    )  # fmt: skip
     click.echo(f"Built: {', '.join(made)}." if made else "Everything is up to date.", err=True)
     built = [name.removeprefix("map").strip() or "main" for name in made if name.split()[0] == "map"]
     report_maps(store, built)
+
+
+def chosen_correction(
+    store: Store, stages: Sequence[str], name: str | None, controls: str | None
+) -> CorrectionSettings | None:
+    """Return how batches are to be corrected; None when nothing was said of it."""
+    from .build import CorrectionSettings
+    from .corrected_profiles import settings_of_correction
+
+    if name is None and controls is None:
+        return None
+    if stages and "profiles" not in stages:
+        raise click.UsageError("A correction is of the profiles: subcell-atlas build profiles --correction …")
+    return CorrectionSettings(name=name or settings_of_correction(store).name, controls=controls)
 
 
 def chosen_functions(
@@ -1057,12 +1084,42 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
     click.echo(f"Wrote {' and '.join(map(str, written))}.", err=True)
 
 
+def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tuple[float, float]:
+    """Return two numbers with a comma between."""
+    del context, option
+    try:
+        low, high = map(float, text.split(","))
+    except ValueError as exc:
+        raise click.BadParameter(f"{text!r} is not two numbers such as 0.05,0.95.") from exc
+    return low, high
+
+
 @main.command("evaluate")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @atlas_option
 @json_option
-@click.option("--vectors", type=click.Choice(VECTORS), default="image", show_default=True, help="Of the proteins.")
-@click.option("--controls", metavar="WHERE", help="Cells that nothing was done to, as \"condition = 'DMSO'\".")
+@click.option(
+    "--vectors",
+    type=click.Choice(VECTORS),
+    multiple=True,
+    default=["image"],
+    show_default=True,
+    help="Of the proteins; given again, the others are compared with the first.",
+)
+@click.option(
+    "--correction",
+    "corrections",
+    type=click.Choice(list(CORRECTIONS)),
+    multiple=True,
+    help="Of batches, without storing it [default: as stored]; given again, the others are compared with the first.",
+)
+@controls_option
+@click.option("--against", multiple=True, metavar="URI", help="Another atlas, to be compared with this one.")
+@click.option(
+    "--replicates",
+    type=click.Choice(["antibody", "cell_line", "plate", "fov"]),
+    help="consistency: in what two of a protein differ [default: the first of these that the atlas has two of].",
+)
 @click.option(
     "--truth",
     type=click.Path(path_type=Path),
@@ -1075,26 +1132,57 @@ def export_command(uri: str | None, kind: str, path: Path, **options: Any) -> No
     metavar="FILE",
     help="localization: the antibodies to test on, one a line.",
 )
+@click.option(
+    "--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the figures into a PNG, SVG or PDF."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-def evaluate_command(names: Sequence[str], uri: str | None, as_json: bool, vectors: str, **options: Any) -> None:
+@click.option(
+    "--tails",
+    callback=two_ranks,
+    default="0.05,0.95",
+    show_default=True,
+    help="Relationships: pairs that rank below the first or above the second of all are recalled.",
+)
+@click.option(
+    "--permutations",
+    "n_permutations",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Relationships: of the proteins' names, for what chance recalls.",
+)
+def evaluate_command(
+    names: Sequence[str], uri: str | None, as_json: bool, vectors: Sequence[str], corrections: Sequence[str],
+    against: Sequence[str], figure: Path | None, **options: Any,
+) -> None:  # fmt: skip
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
-    Beside neighbors and map the same with shuffled labels; functions by picture, by sequence and by both.
+    Localizations are read off the vectors by a linear probe and by nearest neighbors, genes or antibodies held out.
+    Neighbors and map beside the same with shuffled labels; functions by picture, by sequence and by both; relationships
+    (pairs of genes, members of a complex or a pathway) beside permuted names; consistency of replicates; perturbations.
+    Several vectors, corrections or atlases are held against the first, paired.
     """
     from .evaluate import evaluate
-    from .evaluated import EvaluationOptions, Subject
-    from .store import Store
+    from .evaluated import EvaluationOptions
+    from .evaluation.figure import check_figure, draw_metrics
+    from .evaluation_comparison import compare_evaluations, figure_rows, name_subjects
 
-    measured = evaluate(Subject(Store.open(resolve(uri)), vectors), names, EvaluationOptions(**options))
-    results = {name: found.metrics for name, found in measured.items()}
-    if as_json:
-        print_json(results)
-        return
-    rows = [row for name, metrics in results.items() if name != "functions" for row in metric_rows(name, metrics)]
-    if rows:
-        show(rows, ["evaluation", "metric", "value", "low", "high"])
-    if "functions" in results:
-        show_function_metrics(results["functions"])
+    if figure is not None:
+        check_figure(figure)
+    subjects = name_subjects([resolve(uri), *against], vectors, corrections or [None], controls=options["controls"])
+    asked = EvaluationOptions(**options)
+    if len(subjects) > 1:
+        compared = compare_evaluations(subjects, names, asked)
+        measured = compared.measured
+        print_json(compared.as_object()) if as_json else show_differences(compared)
+    else:
+        name, subject = next(iter(subjects.items()))
+        measured = {name: evaluate(subject, names, asked)}
+        results = {key: found.metrics for key, found in measured[name].items()}
+        print_json(results) if as_json else show_evaluations(results)
+    if figure is not None:
+        draw_metrics(figure_rows(measured), figure)
+        click.echo(f"Drawn: {figure}", err=True)
 
 
 @main.command()
@@ -1204,6 +1292,7 @@ def encoders_command(uri: str | None, as_json: bool) -> None:
 @json_option
 def info(uri: str | None, as_json: bool) -> None:
     """Say what is in the atlas: rows of each table, the recipe of its embeddings, what is missing; JSON has more."""
+    from .about import correction_in_words
     from .atlas import open_atlas
 
     with open_atlas(resolve(uri)) as atlas:
@@ -1212,6 +1301,8 @@ def info(uri: str | None, as_json: bool) -> None:
     reply(found, rows, ["table", "rows"], as_json=as_json)
     if not as_json and found["recipe"]:
         show([{"recipe": k, "value": v} for k, v in found["recipe"].items()], ["recipe", "value"])
+    if not as_json and found["correction"]:
+        click.echo(correction_in_words(found["correction"]))
     if not as_json and (index := found["index"]):
         recall = ", ".join(f"{kept} {share:.3f}" for kept, share in index["recall"].items())
         click.echo(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .consistency_evaluation import measure_consistency
 from .errors import NotBuilt, UnknownName
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.agreement import best_overlap, evaluate_map
@@ -17,6 +18,8 @@ from .evaluation.intervals import interval
 from .function_evaluation import measure_functions
 from .localization_evaluation import measure_localization
 from .maps import MAIN, map_of
+from .perturbation_evaluation import measure_perturbations
+from .relationship_evaluation import measure_relationships
 from .retrieval_evaluation import label_sets, measure_retrieval
 from .runs import Run
 from .store import Store
@@ -33,15 +36,20 @@ __all__ = [
 ]
 
 MIN_GROUP = 3  # proteins of a complex, for the map to be asked for it
+USUAL = "image"  # vectors of proteins
 KIND = "evaluate "  # of runs; the evaluation's name follows
 
 
 @dataclass(frozen=True)
 class Method:
-    """How something is evaluated. reads: the kinds of runs whose results it reads."""
+    """How something is evaluated. reads: the kinds of runs whose results it reads.
+
+    optional: it takes what many an atlas does not have, such as replicates, pairs or conditions.
+    """
 
     measure: Callable[[Subject, EvaluationOptions], Measured]
     reads: Sequence[str]
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +79,7 @@ def evaluate(
     for name, method in EVALUATIONS.items():
         if names and name not in names:
             continue
-        run = Run.start(store, kind=f"{KIND}{name}", recipe=store.recipe("proteins", subject.vectors))
+        run = Run.start(store, kind=f"{KIND}{name}", recipe=subject.recipe)
         try:
             found = with_intervals(method.measure(subject, options), seed=options.seed)
         except NotBuilt as exc:
@@ -80,7 +88,9 @@ def evaluate(
             missing.append(exc)
             continue
         results[name] = found
-        run.finish({**found.metrics, "seed": options.seed})
+        told = {"correction": str(subject.settings)} if subject.settings else {}
+        told |= {"vectors": subject.vectors} if subject.vectors != USUAL else {}
+        run.finish({**found.metrics, **told, "seed": options.seed})
     if not results:
         raise missing[0]
     return results
@@ -114,6 +124,8 @@ def last_evaluations(store: Store) -> dict[str, Evaluation]:
         name = row["kind"].removeprefix(KIND)
         if name in EVALUATIONS and row["finished"]:
             metrics = json.loads(row["counts"])
+            if "correction" in metrics or "vectors" in metrics:  # not of the vectors that the atlas is mapped by
+                continue
             seed = metrics.pop("seed", None)
             since = [each["kind"] for each in runs if each["kind"] in EVALUATIONS[name].reads and may_follow(each, row)]
             found[name] = Evaluation(row["finished"], seed, metrics, list(dict.fromkeys(since)))
@@ -159,6 +171,7 @@ def function_rows(measured: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def measure_map(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure how each level of the map agrees with the main compartment or localization, and complexes found again."""
+    subject.check_stored("map")
     store = subject.store
     ids = store.read("proteins", ["protein_id"], where="image IS NOT NULL")["protein_id"].to_pylist()
     labels = label_sets(store, ids)
@@ -203,4 +216,7 @@ EVALUATIONS: dict[str, Method] = {
     "retrieval": Method(measure_retrieval, SOURCES),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
+    "consistency": Method(measure_consistency, SOURCES, optional=True),
+    "perturbations": Method(measure_perturbations, ("ingest",), optional=True),
+    "relationships": Method(measure_relationships, SOURCES, optional=True),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,12 +10,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from .errors import NotBuilt, UnknownName
+from .corrected_profiles import CorrectionSettings, Made, corrected_recipe, make_profiles
+from .corrections import CORRECTIONS
+from .errors import BadInput, NotBuilt, UnknownName
 from .evaluation.intervals import Observed
 from .profiles import vectors_of
-from .schema import VECTORS
-from .store import Store
+from .recipe import Recipe
+from .schema import VECTORS, table_schema
+from .store import Store, conform, vector_dims
 
 __all__ = ["EvaluationOptions", "Measured", "ProteinVectors", "Subject"]
 
@@ -25,15 +29,16 @@ class EvaluationOptions:
     """How to ask; each evaluation reads what concerns it.
 
     tails: ranks below the first and above the second count as recalled. n_permutations: of the names of proteins, for
-    what chance gives. replicates: in what two profiles of one protein must differ. controls: a `WHERE` of cells that
-    nothing was done to. truth: a file of which compound hits which gene. split: a file of the antibodies to test on.
-    manifest, encoder, …: pictures, and what embeds them, where the vectors of an atlas do not do.
+    what chance gives. replicates: in what those of a protein must differ; the first that the atlas has, when None.
+    controls: a `WHERE` of cells that nothing was done to. truth: a file of which compound hits which gene. split: a
+    file of the antibodies to test on. manifest, encoder, …: pictures, and what embeds them, where the vectors of an
+    atlas do not do.
     """
 
     seed: int = 0
     tails: tuple[float, float] = (0.05, 0.95)
     n_permutations: int = 100
-    replicates: str = "antibody"
+    replicates: str | None = None
     controls: str | None = None
     truth: Path | None = None
     split: Path | None = None
@@ -65,18 +70,60 @@ class ProteinVectors(NamedTuple):
 
 @dataclass(frozen=True)
 class Subject:
-    """An embedding of an atlas. vectors: which vectors of its proteins are meant."""
+    """An embedding of an atlas. vectors: which vectors of its proteins are meant.
+
+    correction: of batches, made of the cells without being stored; None: as the atlas has them. controls: a `WHERE` of
+    cells that nothing was done to, for a correction that takes them.
+    """
 
     store: Store
     vectors: str = "image"
+    correction: str | None = None
+    controls: str | None = None
 
     def __post_init__(self) -> None:
         if self.vectors not in VECTORS:
             raise UnknownName("kind of vectors", self.vectors, VECTORS)
+        if self.correction is not None and self.vectors != "image":
+            raise BadInput(f"A batch correction is of image vectors, not of {self.vectors}.")
+        if self.correction is not None and self.correction not in CORRECTIONS:
+            raise UnknownName("correction", self.correction, CORRECTIONS)
+        if self.settings:
+            self.settings.check()
+
+    @property
+    def settings(self) -> CorrectionSettings | None:
+        """How batches are corrected; None: as the atlas has them."""
+        if self.correction is None:
+            return None
+        takes_controls = CORRECTIONS[self.correction].controls != "never"
+        return CorrectionSettings(name=self.correction, controls=self.controls if takes_controls else None)
+
+    @cached_property
+    def made(self) -> Made | None:
+        """What another correction makes of the cells; None: as the atlas has it. The seed is 0."""
+        return make_profiles(self.store, self.settings, seed=0) if self.settings else None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """The recipe of the vectors."""
+        if self.settings and self.made:
+            dim = self.made.proteins.schema.field("image").type.list_size
+            return corrected_recipe(self.store.recipe("cells", "embedding"), self.settings, dim)
+        return self.store.recipe("proteins", self.vectors)
+
+    def check_stored(self, what: str) -> None:
+        """Raise NotBuilt when something that is stored is asked for, which came of vectors under another correction."""
+        if self.settings:
+            msg = f"The {what} came of the vectors that are stored, not of those by the correction {self.correction}"
+            raise NotBuilt(f"{msg}.\nTo evaluate it, build with that: subcell-atlas build --correction …")
 
     @cached_property
     def proteins(self) -> ProteinVectors:
         """The proteins that have vectors of this kind. Raise NotBuilt when none has."""
+        if self.made:
+            ids = self.made.proteins["protein_id"].to_pylist()
+            return ProteinVectors(ids, vectors_of(self.made.proteins["image"]))
         if self.vectors not in self.store.vector_columns("proteins"):
             raise NotBuilt(f"The proteins have no {self.vectors} vectors yet. Run: subcell-atlas build")
         found = self.store.read("proteins", ["protein_id", self.vectors], where=f"{self.vectors} IS NOT NULL")
@@ -85,4 +132,18 @@ class Subject:
     @cached_property
     def profiles(self) -> pa.Table:
         """The table `profiles`. Raise NotBuilt when there is none."""
+        if self.made:
+            rows = self.made.profiles
+            return conform(rows, table_schema("profiles", dims=vector_dims(rows, "profiles")))
         return self.store.read("profiles")
+
+    def read_profiles(self, columns: Sequence[str], *, untreated: bool = False) -> pa.Table:
+        """Return some columns of the table `profiles`; untreated: of cells without a condition, if there are such."""
+        where = "condition IS NULL" if untreated else None
+        if self.made:
+            rows = self.profiles.select([*columns])
+            alone = rows.filter(pc.is_null(self.profiles["condition"])) if untreated else rows
+            return alone if alone.num_rows else rows
+        if where and not self.store.count("profiles", where):
+            where = None
+        return self.store.read("profiles", columns, where=where)

@@ -44,6 +44,7 @@ def measure_functions(subject: Subject, options: EvaluationOptions) -> Measured:
     ends of their 95 % intervals, Brier score and calibration error; `differences` from fused, paired; `aspects`;
     `loses` and `gains`: the terms that fusion tells worse or better than the better modality does.
     """
+    subject.check_stored("functions")
     store, seed = subject.store, options.seed
     settings = settings_of_functions(store)
     chosen, groups = asked(store, settings)

@@ -26,6 +26,7 @@ from .gene_functions import (
 )
 from .identifiers import NAME_COLUMNS, find_protein
 from .profiles import vectors_of
+from .proteins import check_correction_of
 from .ranking import unit
 from .sequence_vectors import note_on_sequences
 from .store import Store, one_of, quote
@@ -193,6 +194,9 @@ def functions_of_vectors(
     check_k(k)
     given = {name: vector for name, vector in (("image", image), ("sequence", sequence)) if vector is not None}
     require_functions(store)
+    if image is not None:
+        built_from = store.metadata("functions").get("built_from", {})
+        check_correction_of(store, built_from, made="What tells functions", stage="functions")
     found: dict[str, dict[str, Any]] = {}
     for modality, blocks in MODALITIES.items():
         if not set(blocks) <= set(given):

@@ -14,7 +14,7 @@ from .errors import NotBuilt, UnknownName
 from .functions.fusion import WAYS, Alignment, expected_error, fused
 from .gene_functions import models_table, of_bytes, read_proteins, to_bytes
 from .profiles import vector_array
-from .proteins import write_proteins
+from .proteins import check_correction_of, correction_of, write_proteins
 from .recipe import Recipe
 from .store import Store
 
@@ -50,7 +50,7 @@ def fusion_inputs(store: Store, how: str, seed: int) -> dict[str, Any]:
     """Return what the fused vectors depend on."""
     marks = store.metadata("proteins").get("marks", {})
     vectors = {name: marks.get(name) for name in ("image", "sequence")}
-    return {**vectors, "how": how, "seed": seed, "code_version": __version__}
+    return {**vectors, **correction_of(store), "how": how, "seed": seed, "code_version": __version__}
 
 
 def build_fusion(store: Store, how: str, seed: int) -> dict[str, Any]:
@@ -100,8 +100,11 @@ def recipe_of(store: Store, how: str, dim: int) -> Recipe:
 
 def alignment_of(store: Store) -> Alignment:
     """Return what tells a picture's vector from a sequence's, and the other way; raise NotBuilt when there is none."""
-    if not stored_fusion(store):
+    stored = stored_fusion(store)
+    if not stored:
         raise NotBuilt("This atlas has no space that pictures and sequences share yet. Run: subcell-atlas build fusion")
+    made = "The space that pictures and sequences share"
+    check_correction_of(store, stored["built_from"], made=made, stage="fusion")
     row = store.read("models", ["arrays"], where=f"kind = '{ALIGNMENT}'")
     return Alignment.of_arrays(of_bytes(row["arrays"][0].as_py()))
 

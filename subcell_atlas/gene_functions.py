@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from ._version import __version__
 from .errors import BadInput, NotBuilt, UnknownName
+from .proteins import correction_of
 from .schema import table_schema
 from .store import Store, conform
 
@@ -228,7 +229,8 @@ def function_inputs(store: Store, settings: FunctionSettings, seed: int) -> dict
     marks = store.metadata("proteins").get("marks", {})
     vectors = {name: marks.get(name) for name in ("image", "sequence")}
     versions = {table: store.version(table) for table in ("annotations", "terms")}
-    return {**vectors, **versions, "seed": seed, "settings": as_stored(settings), "code_version": __version__}
+    inputs = {**vectors, **versions, **correction_of(store), "seed": seed, "settings": as_stored(settings)}
+    return inputs | {"code_version": __version__}
 
 
 def as_stored(settings: FunctionSettings) -> dict[str, Any]:
@@ -289,7 +291,7 @@ def other_models(store: Store) -> pa.Table:
     """Return the models that are not of functions."""
     if "models" not in store.names():
         return models_table([])
-    return conform(store.read("models", where="kind = 'alignment'"), table_schema("models"))
+    return conform(store.read("models", where="kind IN ('alignment', 'correction')"), table_schema("models"))
 
 
 def models_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -403,6 +405,6 @@ def models_of(store: Store, modality: str) -> Iterator[tuple[list[str], Any]]:
     """Yield the terms and the model of each group that was learned from a modality."""
     from .functions.prediction import MODELS
 
-    rows = store.read("models", where=f"modality = '{modality}' AND kind <> 'alignment'")
+    rows = store.read("models", where=f"modality = '{modality}' AND kind NOT IN ('alignment', 'correction')")
     for row in rows.to_pylist():
         yield row["term_ids"], MODELS[row["kind"]].of_arrays(of_bytes(row["arrays"]))

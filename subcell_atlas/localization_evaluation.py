@@ -21,7 +21,6 @@ from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.intervals import Observed
 from .evaluation.localization import N_FOLDS, N_NEIGHBORS, PROBES, Probed, folds_of, probe_localization
 from .profiles import vectors_of
-from .store import Store
 
 __all__ = ["Curated", "measure_localization", "read_curated", "shared_genes"]
 
@@ -140,7 +139,7 @@ def read_curated(subject: Subject, *, seed: int) -> Curated:
     Where conditions were compared, those without one: people say where a protein is in cells to which nothing was done.
     """
     if subject.vectors == "image":
-        rows = read_profiles(subject.store)
+        rows = read_profiles(subject)
     else:
         ids, vectors = subject.proteins
         places = subject.store.lookup("proteins", "protein_id", "localization")
@@ -151,11 +150,10 @@ def read_curated(subject: Subject, *, seed: int) -> Curated:
     return rows.of(known)
 
 
-def read_profiles(store: Store) -> Curated:
+def read_profiles(subject: Subject) -> Curated:
     """Return the profiles of cells to which nothing was done, or all where something was done to every one."""
     columns = ["profile_id", "protein_id", "antibody", "localization", "embedding"]
-    untreated = "condition IS NULL" if store.count("profiles", "condition IS NULL") else None
-    found = store.read("profiles", columns, where=untreated)
+    found = subject.read_profiles(columns, untreated=True)
     ids, genes, antibodies = (found[name].to_pylist() for name in columns[:3])
     places = [row or [] for row in found["localization"].to_pylist()]
     return Curated(ids, genes, antibodies, places, vectors_of(found["embedding"]))

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ._version import __version__
 from .cellmap.discoveries import Discovery, find_discoveries
 from .cellmap.enrichment import Enrichment, Enrichments, Source, enrich_systems
+from .corrected_profiles import corrected_space
 from .errors import BadInput, NotBuilt, UnknownName
 from .profiles import vectors_of
 from .proteins import write_proteins
@@ -273,10 +274,10 @@ def cell_draws(store: Store, data: MapVectors, settings: MapSettings, *, n_draws
     if settings.vectors != "image" or not from_cells or not store.has("cells"):
         return None
     profiles = store.read("profiles", ["profile_id", "embedding", "uncentered"])
-    shift = vectors_of(profiles["uncentered"]) - vectors_of(profiles["embedding"])
-    centers = dict(zip(profiles["profile_id"].to_pylist(), shift, strict=True))
+    space = corrected_space(store)
+    shifts = dict(zip(profiles["profile_id"].to_pylist(), space.shifts(profiles), strict=True))
     rows = {protein: row for row, protein in enumerate(data.ids)}
-    draws = CellDraws(rows, centers, n_draws, seed, settings.cell_line)
+    draws = CellDraws(rows, shifts, n_draws, seed, settings.cell_line, space.project)
     for batch in store.batches("cells", DRAW_COLUMNS):
         draws.add(batch)
     return draws

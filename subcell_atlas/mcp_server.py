@@ -281,7 +281,7 @@ class Tools:
         told = [{key: value for key, value in cell.items() if key != "thumbnail"} for cell in cells]
         caption = json_text({"gene_symbol": name, "channels": shown, "cells": told, "notes": self._notes()})
         strip = draw_strip([cell["thumbnail"] for cell in cells], channels, show=shown)
-        return [caption, Image(data=strip, format="png")]
+        return [caption, Image(data=strip, format="jpeg")]
 
     def _sql_session(self, **limits: int) -> SqlSession:
         return SqlSession(self._store.uri, time_limit_s=SQL_SECONDS, **limits)

@@ -6,19 +6,22 @@ import base64
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from .evaluation_comparison import Comparison
 
 __all__ = [
     "describe",
     "function_record",
     "json_text",
-    "metric_rows",
     "print_json",
     "reply",
     "show",
-    "show_function_metrics",
+    "show_differences",
+    "show_evaluations",
     "show_functions",
     "show_map",
     "system_record",
@@ -204,6 +207,35 @@ def because(row: dict[str, Any]) -> str:
     return ", ".join(found[:3])
 
 
+def show_evaluations(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the numbers of evaluations, by name."""
+    own = {"functions": show_function_metrics, "relationships": show_relationships}  # tables of their own
+    rows = [row for name, metrics in results.items() if name not in own for row in metric_rows(name, metrics)]
+    if rows:
+        show(rows, ["evaluation", "metric", "value", "low", "high"])
+    for name, show_own in own.items():
+        if name in results:
+            show_own(results[name])
+
+
+def show_differences(compared: Comparison) -> None:
+    """Print a column of figures for each embedding, then how much more the others have than the first."""
+    rows: dict[tuple[str, str], dict[str, Any]] = {}
+    for subject, of_one in compared.measured.items():
+        for evaluation, found in of_one.items():
+            for row in metric_rows(evaluation, found.metrics):
+                at = rows.setdefault((evaluation, row["metric"]), {"evaluation": evaluation, "metric": row["metric"]})
+                at[subject] = row["value"]
+    show(list(rows.values()), ["evaluation", "metric", *compared.measured])
+    if compared.differences:
+        columns = ["subject", "evaluation", "metric", "difference", "low", "high", "p", "n"]
+        against = compared.differences[0]["against"]
+        show(compared.differences, columns, title=f"More than {against}, on what both have; 95 % intervals")
+    for subject, reasons in compared.skipped.items():
+        for evaluation, reason in reasons.items():
+            click.echo(f"{subject}, {evaluation}: {reason}", err=True)
+
+
 def metric_rows(evaluation: str, metrics: Mapping[str, Any], *, under: str = "") -> Iterator[dict[str, Any]]:
     """Yield the numbers of an evaluation, a row each: its path, the value and the ends of its interval."""
     for name, value in metrics.items():
@@ -220,7 +252,7 @@ def is_end(name: str, metrics: Mapping[str, Any]) -> bool:
     return any(name.endswith(end) and name.removesuffix(end) in metrics for end in ("_low", "_high"))
 
 
-def show_function_metrics(found: dict[str, Any]) -> None:
+def show_function_metrics(found: Mapping[str, Any]) -> None:
     """Print how well functions are told by each modality, held out in two ways, and where fusion loses."""
     from .evaluate import function_rows
 
@@ -241,3 +273,14 @@ def show_function_metrics(found: dict[str, Any]) -> None:
         click.echo(f"Fusion gains on {len(of['gains'])} terms and loses on {len(of['loses'])}.")
         if of["loses"]:
             show(of["loses"][:10], ["term_id", "name", "n_positive", "better_single", "difference", "p_adjusted"])
+
+
+def show_relationships(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print how many relationships of each source are recalled, and what chance would recall."""
+    from .relationship_evaluation import relationship_rows
+
+    own = next(iter(found.values()))
+    low, high = own["tails"]
+    title = f"relationships: recall of pairs that rank below {low:g} or above {high:g} of all {own['null_pairs']:,}"
+    rows = relationship_rows(found)
+    show(rows, list(rows[0]), title=f"{title}; chance {own['chance']:.3f}")

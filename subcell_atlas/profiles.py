@@ -1,27 +1,32 @@
-"""Cells to profiles to proteins: means over cells, each cell centred on its batch first.
+"""Cells to profiles to proteins: means over cells, each cell centred on its batch first, or corrected otherwise.
 
-A batch is a cell line and plate. What its proteins have in common (staining, microscope, the look of the cell line) is
-its mean, and is taken away. A batch with few proteins has little in common but those proteins, and its mean would take
-their signal away: below `MIN_PROTEINS` the cell line's mean stands in, below that the mean over all.
+`corrections` has the other ways; this is the usual one. A batch is a cell line and plate. What its proteins have in
+common (staining, microscope, the look of the cell line) is its mean, and is taken away. A batch with few proteins has
+little in common but those proteins, and its mean would take their signal away: below `MIN_PROTEINS` the cell line's
+mean stands in, below that the mean over all.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .corrections import MIN_PROTEINS, Space
 from .errors import BadInput
 
 __all__ = [
     "CELL_COLUMNS",
     "CellSums",
+    "Corrected",
+    "Group",
     "merge_proteins",
     "profiles_table",
     "proteins_table",
@@ -29,7 +34,6 @@ __all__ = [
     "vectors_of",
 ]
 
-MIN_PROTEINS = 10  # in a batch, for its own mean to be used
 CELL_COLUMNS = (
     "protein_id",
     "gene_symbol",
@@ -134,18 +138,31 @@ def mean_over_proteins(sums: CellSums, groups: Iterable[Group]) -> np.ndarray:
     return np.mean(means, axis=0) if len(means) > 1 else np.zeros_like(means[0])
 
 
-def profiles_table(sums: CellSums) -> pa.Table:
-    """Return the table `profiles` from the sums: one row per protein, antibody, cell line and condition."""
+class Corrected(NamedTuple):
+    """What gives the sum (k,) over a group's corrected cells, and what was done to all batches alike; None: nothing."""
+
+    total: Callable[[Group], np.ndarray]
+    space: Space | None
+
+
+def profiles_table(sums: CellSums, corrected: Corrected | None = None) -> pa.Table:
+    """Return the table `profiles` from the sums: one row per protein, antibody, cell line and condition.
+
+    corrected: what another correction than the usual made of them. `spread` is that of centred cells all the same.
+    """
     centers = sums.centers()
+    total = corrected.total if corrected else partial(centred_sum, sums, centers)
     members: dict[tuple[str | None, ...], list[Group]] = {}
     for group in sums.n:
         members.setdefault(group[:-1], []).append(group)
-    rows, centred, uncentred = [], [], []
-    for key in sorted(members, key=lambda key: tuple(part or "" for part in key)):
+    rows = []
+    uncentred = np.empty((len(members), len(next(iter(sums.total.values())))), np.float32)
+    embeddings = np.empty((len(members), len(total(next(iter(sums.n))))), np.float32)
+    for row, key in enumerate(sorted(members, key=lambda key: tuple(part or "" for part in key))):
         groups = members[key]
         n = sum(sums.n[group] for group in groups)
-        centred.append(sum(sums.total[g] - sums.n[g] * centers[g] for g in groups) / n)
-        uncentred.append(sum(sums.total[g] for g in groups) / n)
+        embeddings[row] = sum(total(g) for g in groups) / n
+        uncentred[row] = sum(sums.total[g] for g in groups) / n
         rows.append(
             {
                 "profile_id": "|".join(part or "" for part in key),
@@ -157,8 +174,13 @@ def profiles_table(sums: CellSums) -> pa.Table:
             }
         )
     table = pa.Table.from_pylist(rows)
-    table = table.append_column("embedding", vector_array(np.stack(centred)))
-    return table.append_column("uncentered", vector_array(np.stack(uncentred)))
+    table = table.append_column("embedding", vector_array(embeddings))
+    return table.append_column("uncentered", vector_array(uncentred))
+
+
+def centred_sum(sums: CellSums, centers: Mapping[Group, np.ndarray], group: Group) -> np.ndarray:
+    """Return the sum (dim,) over a group's cells, each centred on its batch."""
+    return sums.total[group] - sums.n[group] * centers[group]
 
 
 def spread_of(sums: CellSums, groups: Sequence[Group], centers: dict[Group, np.ndarray]) -> float | None:
@@ -166,7 +188,7 @@ def spread_of(sums: CellSums, groups: Sequence[Group], centers: dict[Group, np.n
     n = sum(sums.n[g] for g in groups)
     if n < 2:
         return None
-    total = sum(sums.total[g] - sums.n[g] * centers[g] for g in groups)
+    total = np.sum([centred_sum(sums, centers, g) for g in groups], axis=0)
     squares = sum(
         sums.squares[g] - 2 * float(centers[g] @ sums.total[g]) + sums.n[g] * float(centers[g] @ centers[g])
         for g in groups

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .errors import NotBuilt
 from .profiles import merge_proteins, vectors_of
-from .recipe import Recipe
+from .recipe import CENTER, Recipe
 from .store import Store
 
-__all__ = ["as_object", "write_proteins"]
+__all__ = ["as_object", "check_correction_of", "correction_of", "write_proteins"]
 
 FROM_CELLS = (
     "image",
@@ -65,6 +66,24 @@ def write_proteins(
         made_from_cells = made_from_cells | {vector} if from_cells else made_from_cells - {vector}
     metadata = {"recipes": recipes, "marks": marks, "from_cells": sorted(made_from_cells)}
     store.write("proteins", merged, metadata=metadata)
+
+
+def correction_of(store: Store) -> dict[str, str]:
+    """Return how the batches of the picture vectors were corrected, as an input of what is made of them.
+
+    Empty for the usual way, which older atlases do not name.
+    """
+    recipe = store.recipe("proteins", "image")
+    known = recipe.correction if recipe else None
+    return {} if known in (None, CENTER) else {"correction": str(known)}
+
+
+def check_correction_of(store: Store, built_from: Mapping[str, Any], *, made: str, stage: str) -> None:
+    """Raise NotBuilt when something was `made`, by a stage, of picture vectors that were corrected otherwise."""
+    then, now = built_from.get("correction", CENTER), correction_of(store).get("correction", CENTER)
+    if then != now:
+        msg = f"{made} came of pictures under the batch correction {then!r}; now it is {now!r}"
+        raise NotBuilt(f"{msg}. Run: subcell-atlas build {stage}")
 
 
 def mark_of(proteins: pa.Table, vector: str) -> str:

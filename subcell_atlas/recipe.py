@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from .errors import RecipeMismatch
 
-__all__ = ["Recipe"]
+__all__ = ["CENTER", "Recipe"]
 
-
+CENTER = "center"  # the batch correction that is used when none is named
 RECORDED = ("weights", "heads_sha256", "code_version")
+USUAL = {"correction": CENTER}  # of older atlases, which do not say
 CONSEQUENCES = ("dim", "weights_sha256")  # fields that differ because another does, which is the one to name
 
 
@@ -30,14 +32,21 @@ class Recipe:
     masking: str | None = None  # cell: everything outside the cell is 0; none: neighbors stay visible
     normalization: str | None = None
     precision: str | None = None
+    correction: str | None = None  # of the batches of proteins' cells; None: center, where there is any
     attention_heads: int | None = None  # of SubCell's design: no weight tells it; compared where both know it
     weights: str | None = None  # recorded, not compared: published, random, built in, or the file's name
     heads_sha256: str | None = None  # recorded, not compared: of the localization heads
     code_version: str | None = None  # recorded, not compared: a new release may go on with an old table
 
     def to_json(self) -> str:
-        """Return the recipe as a JSON object."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Return the recipe as a JSON object.
+
+        Without `correction` where there is none: cells, whose fingerprints hold it, have the one of former releases.
+        """
+        values = dataclasses.asdict(self)
+        if self.correction is None:
+            del values["correction"]
+        return json.dumps(values, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
@@ -55,7 +64,7 @@ class Recipe:
     def difference(self, other: Recipe) -> str | None:
         """Name the first field in which the two cannot be compared, with both values; None when they can."""
         for name in sorted((field.name for field in dataclasses.fields(self)), key=CONSEQUENCES.__contains__):
-            mine, theirs = getattr(self, name), getattr(other, name)
+            mine, theirs = (value_of(recipe, name) for recipe in (self, other))
             if name in RECORDED or mine == theirs or (name == "attention_heads" and None in (mine, theirs)):
                 continue
             if name == "weights_sha256" and mine and theirs:
@@ -72,3 +81,9 @@ class Recipe:
                 "Use the same encoder and options, or another atlas (--atlas)."
             )
             raise RecipeMismatch(msg)
+
+
+def value_of(recipe: Recipe, name: str) -> Any:
+    """Return a field of a recipe; where it is not said, what is usual."""
+    value = getattr(recipe, name)
+    return USUAL.get(name) if value is None else value

@@ -6,7 +6,7 @@ from the cells' ids, so that they are the same however the table is stored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,15 +26,16 @@ MOST_OFTEN = 12  # that a cell is drawn; more has a chance of 1e-10
 class CellDraws:
     """Sums over drawn cells, added batch by batch.
 
-    rows: protein -> its row in what `vectors` returns. centers: profile_id -> what its cells are centred on (dim,).
-    cell_line: only cells of this one, when given.
+    rows: protein -> its row in what `vectors` returns. shifts: profile_id -> what is added (k,) to its cells, once they
+    are projected (n, dim) -> (n, k), as its batches were corrected. cell_line: only cells of this one, when given.
     """
 
     rows: Mapping[str, int]
-    centers: Mapping[str, np.ndarray]
+    shifts: Mapping[str, np.ndarray]
     n_draws: int
     seed: int
     cell_line: str | None = None
+    project: Callable[[np.ndarray], np.ndarray] = np.asarray
     sums: list[np.ndarray] = field(default_factory=list)
     counts: np.ndarray | None = None
 
@@ -45,11 +46,12 @@ class CellDraws:
         used = [
             i
             for i, (protein, line, profile) in enumerate(zip(names[0], names[2], profiles, strict=True))
-            if protein in self.rows and profile in self.centers and self.cell_line in (None, line)
+            if protein in self.rows and profile in self.shifts and self.cell_line in (None, line)
         ]
         if not used:
             return
-        vectors = vectors_of(cells["embedding"])[used] - np.stack([self.centers[profiles[i]] for i in used])
+        projected = self.project(vectors_of(cells["embedding"])[used])
+        vectors = projected + np.stack([self.shifts[profiles[i]] for i in used])
         at = [self.rows[names[0][i]] for i in used]
         drawn = times_drawn([cells["cell_id"][i].as_py() for i in used], self.n_draws, seed=self.seed)
         if self.counts is None:

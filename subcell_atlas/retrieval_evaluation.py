@@ -28,11 +28,14 @@ def measure_retrieval(subject: Subject, options: EvaluationOptions) -> Measured:
 
     Of proteins that share a complex, a localization, a compartment: `complex_map`, … with shuffled labels beside it. Of
     pictures also that of the replicates of a protein, and of conditions where there are several (`condition_retrieval`
-    says which). Intervals are over proteins, or over conditions.
+    says which; not under another correction of batches, for wells are read as they came). Intervals are over proteins,
+    or over conditions.
     """
     parts: list[Measured | None] = [measure_shared(subject, options)]
     if subject.vectors == "image":
-        parts += [measure_replicates(subject.store, options), *measure_conditions(subject.store, options)]
+        parts.append(measure_replicates(subject, options))
+    if subject.vectors == "image" and subject.correction is None:  # wells are means of cells as they came
+        parts += measure_conditions(subject.store, options)
     found = Measured({}, {})
     for part in parts:
         if part is not None:
@@ -50,7 +53,7 @@ def measure_shared(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure whether neighbors of a protein share a complex, a localization, a compartment with it."""
     metrics: dict[str, Any] = {}
     observed: dict[str, Observed] = {}
-    if not subject.store.has("proteins") or subject.vectors not in subject.store.vector_columns("proteins"):
+    if not subject.made and not has_vectors(subject):
         return Measured(metrics)
     ids, vectors = subject.proteins
     for kind, labels in label_sets(subject.store, ids).items():
@@ -64,15 +67,20 @@ def measure_shared(subject: Subject, options: EvaluationOptions) -> Measured:
     return Measured(metrics, observed)
 
 
-def measure_replicates(store: Store, options: EvaluationOptions) -> Measured | None:
+def has_vectors(subject: Subject) -> bool:
+    """Tell whether the atlas has vectors of proteins of the kind that is meant."""
+    return subject.store.has("proteins") and subject.vectors in subject.store.vector_columns("proteins")
+
+
+def measure_replicates(subject: Subject, options: EvaluationOptions) -> Measured | None:
     """Measure whether profiles of one protein are nearer to each other than to others of the cell line.
 
     They differ in antibody, or in cell line where no protein has two antibodies; None when none has either. Of each
     protein the mean of its profiles, and whether random rankings seldom give as much.
     """
-    if not store.has("profiles"):
+    if not subject.store.has("profiles"):
         return None
-    profiles = store.read("profiles", [*OF_PROFILE, "embedding"])
+    profiles = subject.read_profiles([*OF_PROFILE, "embedding"])
     columns = profile_columns(profiles)
     for differ in [options.replicates] if options.replicates in REPLICATES[1:] else REPLICATES:
         rules = Rules(["protein_id", "condition"], [differ], ["cell_line", "condition"], ["protein_id"])

@@ -63,8 +63,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "n_cells": pa.int32(),
         "n_plates": pa.int32(),
         "localization": STRINGS,
-        "spread": pa.float32(),  # root mean square distance of its centred cells to their mean
-        "embedding": VECTOR,  # mean over cells, each centred on its batch
+        "spread": pa.float32(),  # root mean square distance of its centred cells to their mean, whatever the correction
+        "embedding": VECTOR,  # mean over cells, each centred on its batch, or as the recipe's `correction` says
         "uncentered": VECTOR,  # mean over cells as they came from the encoder
     },
     "proteins": {
@@ -147,6 +147,8 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "direct": pa.bool_(),  # false: it follows from an annotation to a descendant of the term
         "source": pa.string(),
     },
+    # one row per pair of proteins that a source relates, protein_id before other_id
+    "pairs": {"protein_id": pa.string(), "other_id": pa.string(), "source": pa.string()},
     # one row per protein x term worth keeping: annotated, or with a probability that somebody may ask for
     "functions": {
         "protein_id": pa.string(),
@@ -169,11 +171,11 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
         "ap_sequence": pa.float32(),
         "ap_fused": pa.float32(),
     },
-    # what was learned, for pictures and sequences that are not in the atlas
+    # what was learned, for pictures and sequences that are not in the atlas, and what a batch correction does to all
     "models": {
-        "name": pa.string(),  # a group of terms, or alignment
+        "name": pa.string(),  # a group of terms, fusion, or correction and a hash
         "modality": pa.string(),
-        "kind": pa.string(),  # linear | neighbors | alignment
+        "kind": pa.string(),  # linear | neighbors | alignment | correction
         "term_ids": STRINGS,
         "about": pa.string(),  # JSON: of an alignment how, of what, and how far its guesses are off
         "arrays": pa.large_binary(),  # NumPy's npz
@@ -210,6 +212,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "discoveries": ("protein_id", "system_id"),
     "terms": ("term_id",),
     "annotations": ("protein_id", "term_id", "source"),
+    "pairs": ("protein_id", "other_id", "source"),
     "functions": ("protein_id", "term_id"),
     "function_terms": ("term_id",),
     "models": ("name", "modality"),

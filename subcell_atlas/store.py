@@ -44,6 +44,7 @@ HOW_TO_FILL = {
     "discoveries": "Run: subcell-atlas build map",
     "terms": "Put some in: subcell-atlas annotate FILE",
     "annotations": "Put some in: subcell-atlas annotate FILE",
+    "pairs": "Put some in: subcell-atlas annotate FILE, with pairs of genes (entity1,entity2)",
     "functions": "Run: subcell-atlas build functions",
     "function_terms": "Run: subcell-atlas build functions",
     "models": "Run: subcell-atlas build functions",
@@ -204,11 +205,19 @@ class Store:
         rows = self.read(table, [key, value], where=where)
         return dict(zip(rows[key].to_pylist(), rows[value].to_pylist(), strict=True))
 
-    def batches(self, table: str, columns: Sequence[str], *, size: int = 8192) -> Iterable[pa.RecordBatch]:
-        """Yield `table` in batches of about `size` rows, so that memory stays bounded."""
+    def batches(
+        self, table: str, columns: Sequence[str], *, where: str | None = None, size: int = 8192
+    ) -> Iterable[pa.RecordBatch]:
+        """Yield the rows of `table` (that meet `where`) in batches of about `size`, so that memory stays bounded."""
         opened = self._require(table)
         names = [name for name in columns if name in opened.schema.names]  # an older atlas lacks some
-        return iter(opened.search().select(names).to_batches(batch_size=size))
+        search = opened.search().select(names)
+        if where:
+            search = search.where(where)
+        try:
+            return iter(search.to_batches(batch_size=size))
+        except (ValueError, RuntimeError) as exc:
+            raise bad_condition(exc, where, opened.schema.names) from exc
 
     def nearest(
         self,

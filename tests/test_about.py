@@ -124,10 +124,12 @@ def test_figures_are_out_of_date_once_something_they_read_is_written(open_about,
     assert checks_of(own_atlas)["evaluations"]["status"] == "ok"
     build(own_atlas, ["map"], force=True, map_settings=MapSettings(method="average", tested=False))
     since = {name: found.since for name, found in last_evaluations(own_atlas).items()}
-    assert since == {"retrieval": [], "map": ["build map"], "functions": []}
+    assert {name for name, kinds in since.items() if kinds} == {"map"}
+    assert set(since) >= {"retrieval", "map", "functions"}
+    assert since["map"] == ["build map"]
     app = open_about(own_atlas.uri)
     assert "since then ran build map" in unmarked(app)
-    assert len(last_results(own_atlas)) == 3
+    assert set(last_results(own_atlas)) == set(since)
     assert rows_with(app, "By")[0].keys() == set(page.METRICS.values())
 
 

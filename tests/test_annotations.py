@@ -247,9 +247,17 @@ def test_a_table_with_names_of_terms_only_makes_ids_from_the_source(tmp_path):
     assert file.genes()[0].gene_symbol == file.genes()[0].uniprot_accession == "P12345"
 
 
-def test_pairs_of_genes_are_not_terms(tmp_path):
-    with pytest.raises(BadInput, match="evaluate relationships"):
-        read(tmp_path, "entity1,entity2\nSUB1,GTF3C3\n", "CORUM.txt")
+def test_pairs_of_genes_are_read_once_in_either_direction(tmp_path):
+    lines = ["SUB1,GTF3C3", "GTF3C3,SUB1", "SUB1,GTF3C3", "SUB1,SUB1", "SUB1,", "SUB1,PCNA,3", "CAT , PCNA"]
+    file = read(tmp_path, "\n".join(["Entity1,Entity2", *lines]), "CORUM.txt")
+    assert {frozenset((one.written, other.written)) for one, other in file.pairs} == {
+        frozenset(("SUB1", "GTF3C3")),
+        frozenset(("CAT", "PCNA")),
+    }
+    assert len(file.pairs) == 2
+    assert (file.format, file.source, len(file.terms), len(file.rows)) == ("pairs", "CORUM", 0, 0)
+    assert [gene.written for gene in file.genes()] == ["GTF3C3", "SUB1", "CAT", "PCNA"]
+    assert file.skipped == {"a gene with itself": 1, "no two genes": 1, "another number of columns than the header": 1}
 
 
 BAD = {
@@ -271,6 +279,7 @@ BAD = {
     "no term column": (b"gene_symbol,colour\nx,y\n", "It needs a column of proteins"),
     "other columns": (b"a,b\n1,2\n", "is no file of annotations"),
     "list of genes": (b"TOMM20\nLMNA\n", "is no file of annotations"),
+    "pairs of one gene": (b"entity1,entity2\nA,A\n", "a gene with itself: 1"),
     "open quotation": (b'gene,term_id\n"A1,x\n' + b"A1,x\n" * 50_000, "open quotation mark"),
     "one long line": (b"A" * 10_000_000, "longer than"),
     "gmt without genes": (b"SET\thttp://x\t\t\n", "no genes: 1"),
@@ -320,7 +329,17 @@ def test_real_files_are_read_whole(real_data, name):
     assert not file.skipped
 
 
-@pytest.mark.parametrize("name", ["complexes/CORUM.txt", "idmaps/gene_ids.csv", "sequences/hou.fasta"])
+REAL_PAIRS = {"CORUM": (37_649, 3505), "SIGNOR": (11_617, 4544), "StringDB": (58_059, 10_335)}  # pairs, genes
+
+
+@pytest.mark.parametrize("name", REAL_PAIRS)
+def test_real_pairs_are_read_whole(real_data, name):
+    file = read_annotations(real_data / "complexes" / f"{name}.txt")
+    assert (len(file.pairs), len(file.genes())) == REAL_PAIRS[name]
+    assert not file.skipped
+
+
+@pytest.mark.parametrize("name", ["idmaps/gene_ids.csv", "sequences/hou.fasta"])
 def test_real_files_of_other_things_are_refused(real_data, name):
     with pytest.raises(BadInput):
         read_annotations(real_data / name)

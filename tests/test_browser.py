@@ -125,11 +125,15 @@ def test_a_person_searches_goes_on_with_a_neighbor_and_returns_by_the_link(page,
     page.get_by_text("Looks most like DEMO003").wait_for()
     assert "gene=DEMO003" in page.url
     address = page.url
-    cards = page.locator('[class*="st-key-hit_"] button:visible')
+    cards = page.locator(".cards .name")
     sync_api.expect(cards).to_have_count(12)
     assert [card.strip() for card in cards.all_inner_texts()] == hits
-    sync_api.expect(page.locator("[data-testid=stMain] img")).to_have_count(4 + 12)
-    page.wait_for_function("[...document.images].every(image => image.complete && image.naturalWidth > 1)")
+    pictures = page.locator(".cards img")
+    sync_api.expect(pictures).to_have_count(4 + 12)
+    assert all(
+        picture.evaluate("async image => { await image.decode(); return image.naturalWidth; }") > 1
+        for picture in pictures.all()
+    )
     keep(page, "search")
     cards.first.click()
     page.get_by_text(f"Looks most like {hits[0]}").wait_for()
@@ -244,7 +248,7 @@ def test_a_picture_is_uploaded_and_its_neighbors_shown(page, app, demo_source, t
 def test_names_full_of_markup_are_shown_as_text(page, hostile_app):
     open_page(page, f"{hostile_app}/?gene=A_b_c", "Looks most like")
     for name in HOSTILE[:3]:
-        assert page.get_by_text(name, exact=True).count() > 0
+        page.get_by_text(name, exact=True).first.wait_for()
     for path in ("map", "protein?name=A_b_c", "about"):
         page.goto(f"{hostile_app}/{path}")
         settle(page)

@@ -82,7 +82,7 @@ def test_the_json_has_the_shapes_of_the_contract():
     info = json.loads(run("info", "--json").stdout)
     assert info["tables"]["cells"] == 160
     assert info["recipe"]["encoder"] == "demo"
-    assert set(json.loads(run("evaluate", "--json").stdout)) == {"retrieval", "map", "functions"}
+    assert set(json.loads(run("evaluate", "--json").stdout)) >= {"retrieval", "map", "functions"}
 
 
 def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
@@ -101,7 +101,7 @@ def test_pictures_and_numbers_that_json_lacks_are_written_plainly():
         (["build", "profile"], "nearest: profiles"),
         (["sql", "DELETE FROM cells"], "DELETE"),
         (["sql", "SELECT * FROM cell"], "cells"),
-        (["evaluate", "moon"], "known: functions, map, retrieval"),
+        (["evaluate", "moon"], "Unknown evaluation 'moon'; known: "),
         (["ingest", "images", "none.csv"], "There is no manifest"),
         (["ingest", "images", "none.csv", "--encoder", "subcell-rybg-ma"], "subcell-rybg-mae"),
         (["ingest", "embeddings", "none.csv", "--level", "cell"], "There is no file"),

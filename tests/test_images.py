@@ -19,7 +19,7 @@ from subcell_atlas.images.cells import find_cells
 from subcell_atlas.images.crops import cut_cells, cut_window, resize
 from subcell_atlas.images.files import decode_channel, decode_channels, decode_labels, read_bytes
 from subcell_atlas.images.segmentation import segment_cells
-from subcell_atlas.images.thumbnails import compose, decode_thumbnail, encode_png, encode_thumbnail
+from subcell_atlas.images.thumbnails import compose, decode_thumbnail, encode_jpeg, encode_thumbnail
 
 SMOOTH = gaussian_filter(draw_cell(2, side=64)["protein"].astype(float), 2).astype(np.uint8)
 
@@ -406,8 +406,8 @@ def test_colors_are_those_of_the_human_protein_atlas_and_only_of_the_shown_chann
     assert not picture[4:].any()
     picture = compose(tiles, ("nucleus", "protein"), show=("nucleus", "protein"))
     assert picture[7, 7].argmax() == 1
-    with Image.open(io.BytesIO(encode_png(picture))) as image:
-        np.testing.assert_array_equal(np.asarray(image), picture)
+    with Image.open(io.BytesIO(encode_jpeg(picture))) as image:
+        assert np.abs(np.asarray(image).astype(int) - picture).max() < 12
 
 
 def test_a_kept_mask_says_where_the_cell_is_in_a_crop_that_shows_its_neighbors_too():

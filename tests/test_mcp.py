@@ -234,7 +234,7 @@ def test_pictures_are_the_cells_of_the_protein_and_a_caption_tells_of_each(demo_
     caption, picture = json.loads(result.content[0].text), result.content[1]
     cells = query.thumbnails(store, ["DEMOG00000000001"], n=3)
     assert [cell["cell_id"] for cell in caption["cells"]] == cells["cell_id"].to_pylist()
-    assert picture.mime_type == "image/png"
+    assert picture.mime_type == "image/jpeg"
     with Image.open(io.BytesIO(base64.b64decode(picture.data))) as strip:
         assert strip.size == (3 * 128 + 2 * 4, 128)
         assert np.asarray(strip).std() > 5

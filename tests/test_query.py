@@ -209,3 +209,13 @@ def test_predicted_places_are_shares_of_cells(tmp_path):
         {"localization": "Nucleoli", "share": pytest.approx(1 / 3)},
     ]
     assert query.predicted_places(store, "none").num_rows == 0
+
+
+@pytest.mark.parametrize("modality", ["image", "sequence"])
+@pytest.mark.parametrize("where", [None, "n_cells > 3 AND gene_symbol <> 'DEMO004'"])
+def test_vectors_in_memory_give_the_answers_of_the_store(store, modality, where):
+    held = query.HeldVectors(store, modality)
+    asked = {"k": 9, "modality": modality, "where": where}
+    mine, theirs = (query.similar(store, ["DEMO001", "DEMO007"], **asked, held=own) for own in (held, None))
+    assert mine.drop_columns(["similarity"]) == theirs.drop_columns(["similarity"])
+    np.testing.assert_allclose(mine["similarity"], theirs["similarity"], atol=1e-6)

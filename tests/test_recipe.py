@@ -26,3 +26,16 @@ def test_another_release_may_go_on():
     later = Recipe.from_json(RECIPE.to_json().replace("0.1", "9.9"))
     assert RECIPE.difference(later) is None
     assert RECIPE.comparable() == later.comparable()
+
+
+def test_vectors_of_two_batch_corrections_are_not_compared_and_older_atlases_have_the_usual_one():
+    older = Recipe(encoder="demo", dim=4)
+    usual, other = Recipe(encoder="demo", dim=4, correction="center"), Recipe(encoder="demo", dim=2, correction="tvn")
+    assert older.difference(usual) is None
+    assert usual.difference(older) is None
+    assert older.difference(other) == "correction is 'tvn', not 'center'"
+    assert Recipe.from_json(other.to_json()) == other
+
+
+def test_cells_keep_the_fingerprint_of_releases_that_knew_no_correction():
+    assert "correction" not in RECIPE.comparable()

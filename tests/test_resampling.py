@@ -24,7 +24,7 @@ def cells(rng, *, proteins=("A", "B"), n=50, line="U-2 OS"):
     return pa.table(columns), vectors
 
 
-def centers(*lines, at=0.0):
+def shifts(*lines, at=0.0):
     return {f"{protein}||{line}|": np.full(3, at, np.float32) for protein in "AB" for line in lines}
 
 
@@ -37,9 +37,9 @@ def test_cells_are_drawn_once_on_average_as_poisson_variables_are():
     assert not np.array_equal(drawn, times_drawn([f"cell{i}" for i in range(20_000)], 3, seed=2))
 
 
-def test_a_draw_is_the_mean_over_its_cells_less_their_center(rng):
+def test_a_draw_is_the_mean_over_its_cells_and_their_shift(rng):
     table, vectors = cells(rng)
-    draws = CellDraws({"A": 0, "B": 1}, centers("U-2 OS", at=0.5), n_draws=2, seed=0)
+    draws = CellDraws({"A": 0, "B": 1}, shifts("U-2 OS", at=-0.5), n_draws=2, seed=0)
     draws.add(table)
     weights = times_drawn(table["cell_id"].to_pylist(), 2, seed=0)
     for number in range(2):
@@ -50,7 +50,7 @@ def test_a_draw_is_the_mean_over_its_cells_less_their_center(rng):
 
 def test_draws_do_not_depend_on_how_cells_are_stored(rng):
     table, _ = cells(rng)
-    whole, parts = (CellDraws({"A": 0, "B": 1}, centers("U-2 OS"), n_draws=2, seed=0) for _ in range(2))
+    whole, parts = (CellDraws({"A": 0, "B": 1}, shifts("U-2 OS"), n_draws=2, seed=0) for _ in range(2))
     whole.add(table)
     order = rng.permutation(100)
     for rows in (order[:70], order[70:]):
@@ -61,7 +61,7 @@ def test_draws_do_not_depend_on_how_cells_are_stored(rng):
 def test_other_cell_lines_and_proteins_are_left_out_and_a_protein_without_a_cell_keeps_its_vector(rng):
     mine, vectors = cells(rng, proteins=("A",))
     other, _ = cells(rng, line="A-431")
-    draws = CellDraws({"A": 0, "C": 1}, centers("U-2 OS", "A-431"), n_draws=1, seed=0, cell_line="U-2 OS")
+    draws = CellDraws({"A": 0, "C": 1}, shifts("U-2 OS", "A-431"), n_draws=1, seed=0, cell_line="U-2 OS")
     otherwise = np.array([[9.0, 9, 9], [7, 7, 7]])
     assert np.array_equal(draws.vectors(0, otherwise), otherwise)
     draws.add(other)
@@ -69,3 +69,16 @@ def test_other_cell_lines_and_proteins_are_left_out_and_a_protein_without_a_cell
     weights = times_drawn(mine["cell_id"].to_pylist(), 1, seed=0)[0]
     assert draws.vectors(0, otherwise)[0] == pytest.approx(np.average(vectors, axis=0, weights=weights), abs=1e-5)
     assert draws.vectors(0, otherwise)[1].tolist() == [7, 7, 7]
+
+
+def test_cells_are_projected_before_they_are_shifted(rng):
+    table, _ = cells(rng)
+    turn = rng.normal(size=(3, 2)).astype(np.float32)
+    to = {name: np.array([5.0, -5.0]) for name in shifts("U-2 OS")}
+    plain, turned = (CellDraws({"A": 0, "B": 1}, to, n_draws=1, seed=0) for _ in range(2))
+    plain.shifts = shifts("U-2 OS")
+    turned.project = lambda vectors: vectors @ turn
+    plain.add(table)
+    turned.add(table)
+    wanted = plain.vectors(0, np.zeros((2, 3))) @ turn + [5, -5]
+    assert turned.vectors(0, np.zeros((2, 2))) == pytest.approx(wanted, abs=1e-5)

@@ -52,7 +52,7 @@ def test_what_is_measured_of_proteins_is_what_the_pure_function_finds_with_an_in
 
 
 def test_replicates_differ_in_antibody_and_are_found_by_what_the_protein_looks_like(tmp_path, rng):
-    found = measure_replicates(write_atlas(tmp_path / "a", rng), EvaluationOptions())
+    found = measure_replicates(Subject(write_atlas(tmp_path / "a", rng)), EvaluationOptions())
     assert found.metrics["replicate_differ_by"] == "antibody"
     assert found.metrics["replicate_map"] > 0.9 > 3 * found.metrics["replicate_map_chance"]
     assert found.metrics["replicate_retrieved"] > 0.9
@@ -62,24 +62,27 @@ def test_replicates_differ_in_antibody_and_are_found_by_what_the_protein_looks_l
 
 
 def test_random_profiles_are_as_good_as_chance(tmp_path, rng):
-    found = measure_replicates(write_atlas(tmp_path / "a", rng, signal=0), EvaluationOptions())
+    found = measure_replicates(Subject(write_atlas(tmp_path / "a", rng, signal=0)), EvaluationOptions())
     assert found.metrics["replicate_map"] == pytest.approx(found.metrics["replicate_map_chance"], abs=0.05)
     assert found.metrics["replicate_retrieved"] < 0.1
 
 
 def test_cell_lines_stand_in_where_no_protein_has_two_antibodies_or_when_they_are_asked_for(tmp_path, rng):
-    found = measure_replicates(write_atlas(tmp_path / "a", rng, antibodies=1), EvaluationOptions())
+    found = measure_replicates(Subject(write_atlas(tmp_path / "a", rng, antibodies=1)), EvaluationOptions())
     assert found.metrics["replicate_differ_by"] == "cell_line"
     assert found.metrics["replicate_map"] > 0.9
     both = write_atlas(tmp_path / "b", rng)
-    asked = measure_replicates(both, EvaluationOptions(replicates="cell_line"))
+    asked = measure_replicates(Subject(both), EvaluationOptions(replicates="cell_line"))
     assert asked.metrics["replicate_differ_by"] == "cell_line"
-    assert measure_replicates(write_atlas(tmp_path / "c", rng, antibodies=1, lines=("A",)), EvaluationOptions()) is None
+    assert (
+        measure_replicates(Subject(write_atlas(tmp_path / "c", rng, antibodies=1, lines=("A",))), EvaluationOptions())
+        is None
+    )
 
 
 def test_profiles_without_a_cell_line_are_all_of_one(tmp_path, rng):
     store = write_atlas(tmp_path / "a", rng, lines=("",))
-    assert measure_replicates(store, EvaluationOptions()).metrics["replicate_map"] > 0.9
+    assert measure_replicates(Subject(store), EvaluationOptions()).metrics["replicate_map"] > 0.9
 
 
 def test_of_sequences_only_proteins_are_asked_and_what_is_missing_is_told(tmp_path, rng):

@@ -214,3 +214,12 @@ def test_compacting_joins_files_and_forgets_versions_and_a_reader_reads_on(tmp_p
     assert sorted(store.read("terms")["term_id"].to_pylist()) == [f"T{i}" for i in range(5)]
     said = CliRunner().invoke(main, command[:-1])
     assert (said.exit_code, "1 to 1" in said.stdout) == (0, True)
+
+
+def test_batches_can_be_of_the_rows_that_meet_a_condition(store):
+    store.append_cells(cells(["a", "b"], picture="p"), recipe=RECIPE)
+    store.append_cells(cells(["c"], picture="q"), recipe=RECIPE)
+    found = [batch.to_pydict() for batch in store.batches("cells", ["cell_id"], where="gene_symbol = 'Q'")]
+    assert [row for batch in found for row in batch["cell_id"]] == ["c"]
+    with pytest.raises(BadInput, match="cannot be used"):
+        list(store.batches("cells", ["cell_id"], where="gen = 'Q'"))

@@ -113,7 +113,7 @@ def paired_difference(one: Observed, other: Observed, *, seed: int, n_draws: int
     low, high = ends(differences) if n_drawn > 1 else (float("nan"), float("nan"))
     told = differences[np.isfinite(differences)]
     rare = min((told <= 0).sum(), (told >= 0).sum())
-    p = min(1.0, 2 * (rare + 1) / (len(told) + 1)) if n_drawn > 1 else float("nan")
+    p = float(min(1.0, 2 * (rare + 1) / (len(told) + 1))) if n_drawn > 1 else float("nan")
     value, against = a.value(), b.value()
     return Difference(value, against, value - against, low, high, p, len(shared), n_drawn)
 

@@ -11,9 +11,10 @@ from ..errors import BadInput
 from ..text import read_lines
 from .gene_names import is_hgnc, read_hgnc
 from .gene_ontology import is_gaf, is_obo, read_gaf, read_obo
+from .gene_pairs import PAIRS, is_pairs, read_pairs
 from .gene_sets import is_clusters, is_gmt, is_go_sets, read_clusters, read_gmt, read_go_sets
 from .statements import Annotation, AnnotationFile, Reading, Term
-from .tables import is_hpa, is_pairs, is_table, missing_column, read_hpa, read_table, refuse_pairs
+from .tables import is_hpa, is_table, missing_column, read_hpa, read_table
 
 __all__ = ["FORMATS", "Annotation", "AnnotationFile", "Term", "default_source", "read_annotations"]
 
@@ -34,7 +35,7 @@ FORMATS: dict[str, Format] = {  # the first that recognizes a file reads it
     "gaf": Format(is_gaf, read_gaf, "GAF 2 (annotations of the Gene Ontology)"),
     "obo": Format(is_obo, read_obo, "OBO (an ontology)"),
     "hpa": Format(is_hpa, read_hpa, "subcellular_location.tsv of the Human Protein Atlas"),
-    "pairs": Format(is_pairs, refuse_pairs, ""),
+    PAIRS: Format(is_pairs, read_pairs, "pairs of genes (entity1,entity2)"),
     "table": Format(is_table, read_table, "a CSV or TSV with a column of proteins and one of terms"),
     "hgnc": Format(is_hgnc, read_hgnc, "HGNC's table of approved, previous and alias symbols"),
     "go sets": Format(is_go_sets, read_go_sets, "MuSIC's GO id, size, genes"),
@@ -105,4 +106,4 @@ def unknown_format(body: Sequence[str], path: Path) -> BadInput:
 
 def known_formats() -> str:
     """Return the sentence that says what can be read."""
-    return f"Can be read: {'; '.join(kind.what for kind in FORMATS.values() if kind.what)}."
+    return f"Can be read: {'; '.join(kind.what for kind in FORMATS.values())}."

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,8 @@ class GeneNames(NamedTuple):
 class AnnotationFile:
     """All that one file states. `skipped` counts the lines that were left out, by reason.
 
-    `names`: of genes, where the file is about names and has no terms.
+    `names`: of genes, where the file is about names and has no terms. `pairs`: of different genes that it relates, each
+    once, in either order, where it is about these.
     """
 
     source: str
@@ -86,6 +88,7 @@ class AnnotationFile:
     rows: Sequence[Annotation]
     skipped: Mapping[str, int]
     names: Sequence[GeneNames] = ()
+    pairs: Sequence[tuple[Gene, Gene]] = ()
     date: str | None = None
     licence: str | None = None
 
@@ -96,8 +99,8 @@ class AnnotationFile:
         return aspects.pop() if len(aspects) == 1 else None
 
     def genes(self) -> list[Gene]:
-        """Return each gene that has a term, once."""
-        return list(dict.fromkeys(row.gene for row in self.rows))
+        """Return each gene that has a term or is of a pair, once."""
+        return list(dict.fromkeys([*(row.gene for row in self.rows), *chain.from_iterable(self.pairs)]))
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Collector:
     terms: dict[str, Term] = field(default_factory=dict)
     rows: dict[Annotation, None] = field(default_factory=dict)
     names: dict[str, GeneNames] = field(default_factory=dict)
+    pairs: dict[tuple[Gene, Gene], None] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
 
     def skip(self, reason: str) -> None:
@@ -143,6 +147,10 @@ class Collector:
             self.skip("said twice")
         self.rows[row] = None
 
+    def add_pair(self, one: Gene, other: Gene) -> None:
+        """Take a pair of genes, once, whichever comes first."""
+        self.pairs[min(one, other), max(one, other)] = None
+
     def add_names(self, names: GeneNames) -> None:
         """Take the names of a gene, with those that an earlier line gave it."""
         known = self.names.get(names.symbol)
@@ -150,7 +158,8 @@ class Collector:
 
     def file(self, reading: Reading, kind: str) -> AnnotationFile:
         """Return what was gathered. Raise BadInput when it is nothing."""
-        if not self.rows and not self.names and not any(term.parents is not None for term in self.terms.values()):
+        is_ontology = any(term.parents is not None for term in self.terms.values())
+        if not self.rows and not self.names and not self.pairs and not is_ontology:
             reasons = "; ".join(f"{reason}: {n}" for reason, n in self.skipped.most_common(3))
             found = f"Lines left out, by reason: {reasons}." if reasons else "It has a header and nothing below it."
             raise BadInput(f"{reading.path} ({kind}) holds no annotation that can be used.\n{found}")
@@ -161,6 +170,7 @@ class Collector:
             rows=list(self.rows),
             skipped=dict(self.skipped),
             names=list(self.names.values()),
+            pairs=list(self.pairs),
             date=self.date,
             licence=self.licence,
         )

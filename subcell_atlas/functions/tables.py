@@ -13,13 +13,11 @@ from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Reading,
 __all__ = [
     "columns_of",
     "is_hpa",
-    "is_pairs",
     "is_table",
     "missing_column",
     "read_hpa",
     "read_rows",
     "read_table",
-    "refuse_pairs",
     "split_header",
 ]
 
@@ -108,19 +106,6 @@ def reliability_of(place: str, row: Mapping[str, str]) -> str:
 def parts(text: str) -> list[str]:
     """Return what stands between semicolons."""
     return [part.strip() for part in text.split(";") if part.strip()]
-
-
-def is_pairs(lines: Sequence[str], suffix: str) -> bool:
-    """Tell whether lines are pairs of genes."""
-    del suffix
-    return set(split_header(lines[0])[0]) == {"entity1", "entity2"}
-
-
-def refuse_pairs(lines: Iterator[str], reading: Reading) -> AnnotationFile:
-    """Raise BadInput: pairs are not annotations."""
-    del lines
-    msg = f"{reading.path} holds pairs of genes (entity1,entity2), which have no terms to annotate with."
-    raise BadInput(f"{msg}\nPairs are for 'evaluate relationships', which this version does not have yet.")
 
 
 def columns_of(names: Iterable[str], wanted: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import streamlit as st
 
-from subcell_atlas.about import recipe_in_words
+from subcell_atlas.about import correction_in_words, recipe_in_words
 from subcell_atlas.evaluate import agreement_rows, function_rows
 from subcell_atlas.pages import parts, reading
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.printing import json_text
+from subcell_atlas.relationship_evaluation import relationship_rows
 from subcell_atlas.store import Store
 
 RECIPE = {  # field -> what it is called
@@ -37,7 +38,7 @@ RECIPE = {  # field -> what it is called
 OF_VECTORS = ("encoder", "dim", "pooling", "precision", "weights", "weights_sha256", "code_version")  # not of crops
 CALLED = {"image": "pictures", "sequence": "sequences", "fused": "both, fused"}
 UNKNOWN = "not told"
-EVALUATIONS = {"retrieval": "Neighbors", "map": "Map", "functions": "Functions"}
+EVALUATIONS = {"retrieval": "Neighbors", "map": "Map", "functions": "Functions", "relationships": "Relationships"}
 METRICS = {
     "modality": "By",
     "macro_ap": "Average precision",
@@ -134,6 +135,8 @@ def show_recipe(about: Mapping[str, Any]) -> None:
         return
     st.markdown(plain(recipe_in_words(recipe)))
     facts(((called, as_text(field, recipe.get(field))) for field, called in RECIPE.items()), alt="The recipe")
+    if correction := about["correction"]:
+        st.markdown(plain(correction_in_words(correction)))
 
 
 def show_other_recipes(recipes: Mapping[str, Any]) -> None:
@@ -246,6 +249,10 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
                 n = f"{parts.plural(of['n_terms'], 'term')}, {parts.plural(of['n_proteins'], 'protein')}"
                 st.caption(f"{n}, held out {title}; average precision is the mean over terms.")
                 grid([{METRICS[key]: row[key] for key in METRICS} for row in function_rows(of)])
+        return
+    if name == "relationships":
+        st.caption("Pairs that are related and are among the most alike, or the least, of all pairs.")
+        grid([{plain(key): value for key, value in row.items()} for row in relationship_rows(metrics)])
         return
     if rows := agreement_rows({name: metrics}):
         columns = {key: [plain(as_text(key, row[key])) for row in rows] for key in rows[0]}

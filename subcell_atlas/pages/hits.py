@@ -8,6 +8,7 @@ import pyarrow as pa
 import streamlit as st
 
 from subcell_atlas.pages import parts, reading
+from subcell_atlas.pages.cards import Card, draw_cards
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View
 from subcell_atlas.store import Store
@@ -69,26 +70,18 @@ def cards(
     """Show a card for each hit: a click on its name makes it the query."""
     name_of = dict(zip(proteins["protein_id"].to_pylist(), proteins["name"].to_pylist(), strict=True))
     cells_of = reading.read_cells(store, tuple(hits["protein_id"].to_pylist()), n=CELLS_OF_HIT, cell_line=cell_line)
-    grid = st.grid(3, min_column_width=320, gap="small", border=True)
+    drawn = []
     for hit in hits.to_pylist():
-        name = name_of[hit["protein_id"]]
-        with grid.cell(), st.container(gap="xsmall"):
-            with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-                with st.container(horizontal=True, vertical_alignment="center", gap="xsmall", width="content"):
-                    st.markdown(f":gray[{hit['rank']}]", width="content")
-                    st.button(
-                        f"**{plain(name)}**",
-                        key=f"hit_{hit['protein_id']}",
-                        type="tertiary",
-                        on_click=search_for,
-                        args=(name,),
-                        help="Search with this protein",
-                    )
-                st.markdown(f"{hit['similarity']:.2f}", width="content")
-            if cells := cells_of.get(hit["protein_id"]):
-                st.image(
-                    view.picture(cells),
-                    width="stretch",
-                    alt=f"{len(cells)} cells of {name}",
-                )
-            st.caption(f"{parts.listed(hit['localization'])} · {parts.plural(hit['n_cells'] or 0, 'cell')}")
+        name, cells = name_of[hit["protein_id"]], cells_of.get(hit["protein_id"])
+        known = ", ".join(hit["localization"] or ()) or "–"
+        drawn.append(
+            Card(
+                name=name,
+                before=str(hit["rank"]),
+                after=f"{hit['similarity']:.2f}",
+                picture=view.picture(cells) if cells else None,
+                alt=f"{len(cells or ())} cells of {name}",
+                text=f"{known} · {parts.plural(hit['n_cells'] or 0, 'cell')}",
+            )
+        )
+    draw_cards(drawn, key="hits", min_width=320, on_click=search_for, tip="Search with this protein")

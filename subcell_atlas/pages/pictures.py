@@ -30,7 +30,7 @@ class View:
     shown: tuple[str, ...]
 
     def picture(self, cells: Sequence[Cell]) -> bytes:
-        """Return cells side by side as PNG, in HPA's colours; gray when no channel has a colour."""
+        """Return cells side by side as JPEG, in HPA's colours; gray when no channel has a colour."""
         return draw_cells(tuple(cell.thumbnail for cell in cells), self.channels, self.shown)
 
 

@@ -138,9 +138,14 @@ def find_hits(store: Store, proteins: tuple[str, ...], question: Question) -> pa
     return _hits(store.uri, versions(store, "proteins", "profiles"), proteins, question)
 
 
+@st.cache_resource(show_spinner=False, max_entries=3)
+def _held(uri: str, key: tuple[int, ...], modality: str) -> query.HeldVectors:
+    del key
+    return query.HeldVectors(Store.open(uri), modality)
+
+
 @st.cache_data(show_spinner=False, max_entries=256, hash_funcs={Question: repr})
 def _hits(uri: str, key: tuple[int, ...], proteins: tuple[str, ...], question: Question) -> pa.Table:
-    del key
     return query.similar(
         Store.open(uri),
         proteins,
@@ -148,6 +153,7 @@ def _hits(uri: str, key: tuple[int, ...], proteins: tuple[str, ...], question: Q
         modality=question.modality,
         where=question.where,
         cell_line=question.cell_line,
+        held=None if question.cell_line else _held(uri, key, question.modality),
     )
 
 

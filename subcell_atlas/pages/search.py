@@ -16,6 +16,7 @@ from subcell_atlas import query
 from subcell_atlas.errors import AtlasError, UnknownName
 from subcell_atlas.identifiers import find_protein
 from subcell_atlas.pages import page_file, parts, reading
+from subcell_atlas.pages.cards import Card, draw_cards
 from subcell_atlas.pages.hits import show_hits
 from subcell_atlas.pages.overview import show_overview
 from subcell_atlas.pages.parts import plain
@@ -207,14 +208,11 @@ def show_query(
             where = f" in {plain(question.cell_line)}" if question.cell_line else ""
             st.caption(f"No pictures of its cells are stored{where}: its vectors came ready-made, or it was not seen.")
             continue
-        with st.grid(3, min_column_width=112, gap="xsmall"):
-            for number, cell in enumerate(cells, 1):
-                st.image(
-                    view.picture([cell]),
-                    caption=plain(cell.cell_line or ""),
-                    width="stretch",
-                    alt=f"Cell {number} of {row['name']}",
-                )
+        drawn = [
+            Card(picture=view.picture([cell]), alt=f"Cell {number} of {row['name']}", text=cell.cell_line or "")
+            for number, cell in enumerate(cells, 1)
+        ]
+        draw_cards(drawn, key=f"cells_{row['protein_id']}", min_width=160)
 
 
 def of_picture(store: Store, proteins: pa.Table, question: Question, view: View) -> None:
