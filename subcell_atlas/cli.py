@@ -1157,6 +1157,7 @@ def evaluate_command(
 ) -> None:  # fmt: skip
     """Measure how well neighbors (retrieval), map and predicted functions recover what is known.
 
+    Localizations are read off the vectors by a linear probe and by nearest neighbors, genes or antibodies held out.
     Neighbors and map beside the same with shuffled labels; functions by picture, by sequence and by both; relationships
     (pairs of genes, members of a complex or a pathway) beside permuted names; consistency of replicates; perturbations.
     Several vectors, corrections or atlases are held against the first, paired.

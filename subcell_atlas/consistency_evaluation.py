@@ -120,7 +120,7 @@ def read_replicates(subject: Subject, kind: Kind) -> tuple[list[str], Replicates
         columns = {name: means.column(name) for name in kind.columns}
         vectors = means.centred()
     else:
-        rows = subject.profiles.select([*kind.columns, "embedding"])
+        rows = subject.read_profiles([*kind.columns, "embedding"])
         rows = rows.filter(rows[kind.varied[-1]].is_valid())
         columns = {name: rows[name].to_pylist() for name in kind.columns}
         vectors = vectors_of(rows["embedding"])

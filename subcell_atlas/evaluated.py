@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from .corrected_profiles import CorrectionSettings, Made, corrected_recipe, make_profiles
 from .corrections import CORRECTIONS
@@ -140,3 +141,14 @@ class Subject:
             rows = self.made.profiles
             return conform(rows, table_schema("profiles", dims=vector_dims(rows, "profiles")))
         return self.store.read("profiles")
+
+    def read_profiles(self, columns: Sequence[str], *, untreated: bool = False) -> pa.Table:
+        """Return some columns of the table `profiles`; untreated: of cells without a condition, if there are such."""
+        where = "condition IS NULL" if untreated else None
+        if self.made:
+            rows = self.profiles.select([*columns])
+            alone = rows.filter(pc.is_null(self.profiles["condition"])) if untreated else rows
+            return alone if alone.num_rows else rows
+        if where and not self.store.count("profiles", where):
+            where = None
+        return self.store.read("profiles", columns, where=where)

@@ -22,11 +22,12 @@ from .evaluation.intervals import Observed
 from .evaluation.localization import N_FOLDS, N_NEIGHBORS, PROBES, Probed, folds_of, probe_localization
 from .profiles import vectors_of
 
-__all__ = ["Curated", "measure_localization", "read_curated", "shared_genes"]
+__all__ = ["Curated", "localization_rows", "measure_localization", "read_curated", "shared_genes"]
 
 MIN_GENES = N_FOLDS  # of a class, one for each fold; with fewer it is left out
 MOST_ROWS = 40_000  # profiles; of more, so many are drawn at random
 FINE, COARSE = "fine", "coarse"
+WAYS = ("gene", "antibody", "published")  # to hold rows out
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,9 @@ class Curated:
         pairs = {(name, gene) for row, gene in zip(own, self.genes, strict=True) for name in row}
         genes = Counter(name for name, _ in pairs)
         kept = [name for name in names if genes[name] >= MIN_GENES]
-        left_out = {name: genes[name] for name in names if genes[name] < MIN_GENES}
-        return (
-            kept,
-            np.array([[name in row for name in kept] for row in own], bool).reshape(len(own), len(kept)),
-            left_out,
-        )
+        left_out = {name: genes[name] for name in names if 0 < genes[name] < MIN_GENES}
+        truth = np.array([[name in row for name in kept] for row in own], bool)
+        return kept, truth.reshape(len(own), len(kept)), left_out
 
 
 def measure_localization(subject: Subject, options: EvaluationOptions) -> Measured:
@@ -157,9 +155,7 @@ def read_curated(subject: Subject, *, seed: int) -> Curated:
 def read_profiles(subject: Subject) -> Curated:
     """Return the profiles of cells to which nothing was done, or all where something was done to every one."""
     columns = ["profile_id", "protein_id", "antibody", "localization", "embedding"]
-    found = subject.profiles
-    untreated = found.filter(found["condition"].is_null())
-    found = untreated if untreated.num_rows else found
+    found = subject.read_profiles(columns, untreated=True)
     ids, genes, antibodies = (found[name].to_pylist() for name in columns[:3])
     places = [row or [] for row in found["localization"].to_pylist()]
     return Curated(ids, genes, antibodies, places, vectors_of(found["embedding"]))
@@ -190,3 +186,22 @@ def class_records(names: Sequence[str], found: Probed, rows: Curated) -> dict[st
         }
         for at, name in enumerate(names)
     }
+
+
+def localization_rows(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return, a row for each way to hold rows out and each probe, what `measure_localization` has of it."""
+    return [
+        {
+            "held out": way,
+            "probe": probe,
+            "macro_ap": own["macro_ap"],
+            "95 %": f"{own['macro_ap_low']:.3f} to {own['macro_ap_high']:.3f}",
+            "chance": own["macro_ap_chance"],
+            "micro_ap": own["micro_ap"],
+            "coarse": own.get("coarse_macro_ap"),
+            "genes on both sides": found[way]["genes_on_both_sides"],
+        }
+        for way in WAYS
+        if way in found
+        for probe, own in ((probe, found[way][probe]) for probe in PROBES)
+    ]

@@ -209,7 +209,11 @@ def because(row: dict[str, Any]) -> str:
 
 def show_evaluations(results: Mapping[str, Mapping[str, Any]]) -> None:
     """Print the numbers of evaluations, by name."""
-    own = {"functions": show_function_metrics, "relationships": show_relationships}  # tables of their own
+    own = {  # tables of their own
+        "functions": show_function_metrics,
+        "localization": show_localization,
+        "relationships": show_relationships,
+    }
     rows = [row for name, metrics in results.items() if name not in own for row in metric_rows(name, metrics)]
     if rows:
         show(rows, ["evaluation", "metric", "value", "low", "high"])
@@ -284,3 +288,18 @@ def show_relationships(found: Mapping[str, Mapping[str, Any]]) -> None:
     title = f"relationships: recall of pairs that rank below {low:g} or above {high:g} of all {own['null_pairs']:,}"
     rows = relationship_rows(found)
     show(rows, list(rows[0]), title=f"{title}; chance {own['chance']:.3f}")
+
+
+def show_localization(found: Mapping[str, Any]) -> None:
+    """Print how well localizations are told, by how rows were held out, and each class with its genes held out."""
+    from .localization_evaluation import localization_rows
+
+    rows = localization_rows(found)
+    title = f"localization: {len(found['classes'])} classes, {found['n_genes']:,} genes; mean over classes of precision"
+    show(rows, list(rows[0]), title=title)
+    classes = [{"class": name, **own} for name, own in found["classes"].items()]
+    show(classes, ["class", "n_genes", "n_rows", "linear_ap", "nearest_ap"], title="genes held out")
+    for row in rows:
+        if row["genes on both sides"] and row["probe"] == "linear":
+            n = f"{row['genes on both sides']:,} genes are on both sides of the split by {row['held out']}"
+            click.echo(f"{n}: what was learned of them is asked again.")

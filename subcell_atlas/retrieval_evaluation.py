@@ -28,12 +28,13 @@ def measure_retrieval(subject: Subject, options: EvaluationOptions) -> Measured:
 
     Of proteins that share a complex, a localization, a compartment: `complex_map`, … with shuffled labels beside it. Of
     pictures also that of the replicates of a protein, and of conditions where there are several (`condition_retrieval`
-    says which). Intervals are over proteins, or over conditions.
+    says which; not under another correction of batches, for wells are read as they came). Intervals are over proteins,
+    or over conditions.
     """
     parts: list[Measured | None] = [measure_shared(subject, options)]
     if subject.has_profiles:
         parts.append(measure_replicates(subject, options))
-    if subject.vectors == "image" and not subject.settings:  # wells are centred on controls, or as they are
+    if subject.vectors == "image" and subject.correction is None:  # wells are means of cells as they came
         parts += measure_conditions(subject.store, options)
     found = Measured({}, {})
     for part in parts:
@@ -52,7 +53,7 @@ def measure_shared(subject: Subject, options: EvaluationOptions) -> Measured:
     """Measure whether neighbors of a protein share a complex, a localization, a compartment with it."""
     metrics: dict[str, Any] = {}
     observed: dict[str, Observed] = {}
-    if not subject.store.has("proteins") or subject.vectors not in subject.store.vector_columns("proteins"):
+    if not subject.made and not has_vectors(subject):
         return Measured(metrics)
     ids, vectors = subject.proteins
     for kind, labels in label_sets(subject.store, ids).items():
@@ -66,13 +67,18 @@ def measure_shared(subject: Subject, options: EvaluationOptions) -> Measured:
     return Measured(metrics, observed)
 
 
+def has_vectors(subject: Subject) -> bool:
+    """Tell whether the atlas has vectors of proteins of the kind that is meant."""
+    return subject.store.has("proteins") and subject.vectors in subject.store.vector_columns("proteins")
+
+
 def measure_replicates(subject: Subject, options: EvaluationOptions) -> Measured | None:
     """Measure whether profiles of one protein are nearer to each other than to others of the cell line.
 
     They differ in antibody, or in cell line where no protein has two antibodies; None when none has either. Of each
     protein the mean of its profiles, and whether random rankings seldom give as much.
     """
-    profiles = subject.profiles.select([*OF_PROFILE, "embedding"])
+    profiles = subject.read_profiles([*OF_PROFILE, "embedding"])
     columns = profile_columns(profiles)
     for differ in [options.replicates] if options.replicates in REPLICATES[1:] else REPLICATES:
         rules = Rules(["protein_id", "condition"], [differ], ["cell_line", "condition"], ["protein_id"])
