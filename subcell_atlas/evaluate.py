@@ -212,8 +212,8 @@ def main_labels(store: Store, ids: Sequence[str], kind: str) -> list[str | None]
 
 SOURCES = ("ingest", "annotate", "build profiles")  # kinds of runs that vectors and what is known of proteins are from
 EVALUATIONS: dict[str, Method] = {
-    "localization": Method(measure_localization, SOURCES),
     "retrieval": Method(measure_retrieval, SOURCES),
+    "localization": Method(measure_localization, SOURCES, optional=True),
     "map": Method(measure_map, (*SOURCES, "build map")),
     "functions": Method(measure_functions, (*SOURCES, "build sequence", "build functions")),
     "consistency": Method(measure_consistency, SOURCES, optional=True),

@@ -61,7 +61,8 @@ class Curated:
         genes = Counter(name for name, _ in pairs)
         kept = [name for name in names if genes[name] >= MIN_GENES]
         left_out = {name: genes[name] for name in names if 0 < genes[name] < MIN_GENES}
-        return kept, np.array([[name in row for name in kept] for row in own], bool).reshape(len(own), -1), left_out
+        truth = np.array([[name in row for name in kept] for row in own], bool)
+        return kept, truth.reshape(len(own), len(kept)), left_out
 
 
 def measure_localization(subject: Subject, options: EvaluationOptions) -> Measured:
@@ -135,11 +136,12 @@ def shared_genes(genes: Sequence[str], folds: np.ndarray) -> int:
 
 
 def read_curated(subject: Subject, *, seed: int) -> Curated:
-    """Return the profiles with a localization that is one of the 31 classes; of vectors other than pictures' proteins.
+    """Return the profiles with a localization that is one of the 31 classes.
 
+    Of vectors that are not of pictures, or were taken in by protein, the proteins.
     Where conditions were compared, those without one: people say where a protein is in cells to which nothing was done.
     """
-    if subject.vectors == "image":
+    if subject.vectors == "image" and subject.store.has("profiles"):
         rows = read_profiles(subject)
     else:
         ids, vectors = subject.proteins
