@@ -136,8 +136,9 @@ def shared_genes(genes: Sequence[str], folds: np.ndarray) -> int:
 
 
 def read_curated(subject: Subject, *, seed: int) -> Curated:
-    """Return the profiles with a localization that is one of the 31 classes; of vectors other than pictures' proteins.
+    """Return the profiles with a localization that is one of the 31 classes.
 
+    Of vectors that are not of pictures, or were taken in by protein, the proteins.
     Where conditions were compared, those without one: people say where a protein is in cells to which nothing was done.
     """
     if subject.has_profiles:

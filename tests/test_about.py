@@ -131,6 +131,8 @@ def test_figures_are_out_of_date_once_something_they_read_is_written(open_about,
     assert "since then ran build map" in unmarked(app)
     assert set(last_results(own_atlas)) == set(since)
     assert rows_with(app, "By")[0].keys() == set(page.METRICS.values())
+    consistency = last_results(own_atlas)["consistency"]
+    assert {"metric": "auc", "value": consistency["auc"]}.items() <= rows_with(app, "metric")[0].items()
 
 
 def test_what_is_out_of_date_is_what_a_build_makes_with_the_command_that_does(own_atlas):

@@ -78,8 +78,11 @@ def test_random_vectors_tell_nothing(tmp_path, rng):
         assert own["macro_ap"] == pytest.approx(own["macro_ap_chance"], abs=0.12)
 
 
-def test_proteins_are_asked_of_other_vectors_than_pictures(tmp_path, rng):
-    metrics = measure_localization(Subject(write_atlas(tmp_path / "a", rng), "sequence"), EvaluationOptions()).metrics
+@pytest.mark.parametrize("vectors", ["sequence", "image"])
+def test_proteins_are_asked_of_other_vectors_than_pictures_and_where_there_are_no_profiles(vectors, tmp_path, rng):
+    store = write_atlas(tmp_path / "a", rng)
+    store.drop("profiles") if vectors == "image" else None
+    metrics = measure_localization(Subject(store, vectors), EvaluationOptions()).metrics
     assert metrics["n_rows"] == metrics["n_genes"] == 59
     assert metrics["gene"]["linear"]["macro_ap"] > 0.9
     assert "antibody" not in metrics
@@ -158,3 +161,10 @@ def test_the_command_prints_a_table_and_tells_of_genes_on_both_sides(tmp_path, r
     assert of_genes[-1] == "0"
     assert any(line.split()[:4] == ["Golgi", "apparatus", "14", "56"] for line in lines)
     assert "genes are on both sides of the split by antibody" in result.stdout
+
+
+def test_an_atlas_of_which_no_localization_is_known_is_told_what_to_do(tmp_path, rng):
+    store = write_atlas(tmp_path / "a", rng)
+    store.write("profiles", store.read("profiles").drop_columns(["localization"]))
+    with pytest.raises(NotBuilt, match="Fewer than two classes"):
+        measure_localization(Subject(store), EvaluationOptions())

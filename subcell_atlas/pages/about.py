@@ -14,9 +14,10 @@ import streamlit as st
 
 from subcell_atlas.about import correction_in_words, recipe_in_words
 from subcell_atlas.evaluate import agreement_rows, function_rows
+from subcell_atlas.localization_evaluation import localization_rows
 from subcell_atlas.pages import parts, reading
 from subcell_atlas.pages.parts import plain
-from subcell_atlas.printing import json_text
+from subcell_atlas.printing import json_text, metric_rows
 from subcell_atlas.relationship_evaluation import relationship_rows
 from subcell_atlas.store import Store
 
@@ -38,7 +39,15 @@ RECIPE = {  # field -> what it is called
 OF_VECTORS = ("encoder", "dim", "pooling", "precision", "weights", "weights_sha256", "code_version")  # not of crops
 CALLED = {"image": "pictures", "sequence": "sequences", "fused": "both, fused"}
 UNKNOWN = "not told"
-EVALUATIONS = {"retrieval": "Neighbors", "map": "Map", "functions": "Functions", "relationships": "Relationships"}
+EVALUATIONS = {
+    "retrieval": "Neighbors",
+    "map": "Map",
+    "functions": "Functions",
+    "localization": "Localization",
+    "consistency": "Replicates",
+    "perturbations": "Conditions",
+    "relationships": "Relationships",
+}
 METRICS = {
     "modality": "By",
     "macro_ap": "Average precision",
@@ -252,7 +261,14 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
         return
     if name == "relationships":
         st.caption("Pairs that are related and are among the most alike, or the least, of all pairs.")
-        grid([{plain(key): value for key, value in row.items()} for row in relationship_rows(metrics)])
+        grid(relationship_rows(metrics))
+        return
+    if name == "localization":
+        st.caption("Read off the vectors by a linear probe and by nearest neighbors; the mean over classes.")
+        grid(localization_rows(metrics))
+        return
+    if name in ("consistency", "perturbations"):
+        grid([row for row in figures(metrics) if row["low"] is not None])
         return
     if rows := agreement_rows({name: metrics}):
         columns = {key: [plain(as_text(key, row[key])) for row in rows] for key in rows[0]}
@@ -264,6 +280,11 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
             f"Known complexes overlap with the system that fits them best by {metrics['complex_best_jaccard']:.2f} "
             "(Jaccard index, the mean over complexes; 1 is the same)."
         )
+
+
+def figures(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the numbers of an evaluation with the ends of their 95 % intervals, a row each."""
+    return [{key: row[key] for key in ("metric", "value", "low", "high")} for row in metric_rows("", metrics)]
 
 
 def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
