@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from .errors import BadInput, NotBuilt
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.intervals import Observed
 from .evaluation.localization import N_FOLDS, N_NEIGHBORS, PROBES, Probed, folds_of, probe_localization
+from .functions.tables import HPA_TERM
 from .profiles import vectors_of
+from .store import Store
 
 __all__ = ["Curated", "localization_rows", "measure_localization", "read_curated", "shared_genes"]
 
@@ -78,7 +80,7 @@ def measure_localization(subject: Subject, options: EvaluationOptions) -> Measur
     if len(fine) < 2:
         raise NotBuilt(
             f"Fewer than two classes have {MIN_GENES} genes with vectors and a known localization.\n"
-            "They come with the pictures: a column `localization`, or subcell-atlas ingest hpa … --locations TSV"
+            "They come with the pictures: a column `localization`, or subcell-atlas annotate subcellular_location.tsv"
         )
     truths = {FINE: truth} | ({COARSE: coarse_truth} if len(coarse) > 1 else {})
     metrics: dict[str, Any] = {}
@@ -138,7 +140,8 @@ def shared_genes(genes: Sequence[str], folds: np.ndarray) -> int:
 def read_curated(subject: Subject, *, seed: int) -> Curated:
     """Return the profiles with a localization that is one of the 31 classes.
 
-    Of vectors that are not of pictures, or were taken in by protein, the proteins.
+    Of vectors that are not of pictures, or were taken in by protein, the proteins. Where pictures came with none, what
+    the Human Protein Atlas's table says of the protein counts, if it was put in (`annotate`).
     Where conditions were compared, those without one: people say where a protein is in cells to which nothing was done.
     """
     if subject.has_profiles:
@@ -147,10 +150,23 @@ def read_curated(subject: Subject, *, seed: int) -> Curated:
         ids, vectors = subject.proteins
         places = subject.store.lookup("proteins", "protein_id", "localization")
         rows = Curated(ids, ids, [None] * len(ids), [places[name] or [] for name in ids], vectors)
+    annotated = annotated_places(subject.store)
+    places_of = [own or annotated.get(gene, []) for own, gene in zip(rows.localization, rows.genes, strict=True)]
+    rows = replace(rows, localization=places_of)
     known = np.flatnonzero([any(standard_localization(name) for name in row) for row in rows.localization])
     if len(known) > MOST_ROWS:
         known = np.sort(np.random.default_rng(seed).choice(known, MOST_ROWS, replace=False))
     return rows.of(known)
+
+
+def annotated_places(store: Store) -> dict[str, list[str]]:
+    """Return the localizations of each protein that the Human Protein Atlas's table states."""
+    found: dict[str, list[str]] = {}
+    if store.has("annotations"):
+        where = f"term_id LIKE '{HPA_TERM}%'"
+        for row in store.read("annotations", ["protein_id", "term_id"], where=where).to_pylist():
+            found.setdefault(row["protein_id"], []).append(row["term_id"].removeprefix(HPA_TERM))
+    return found
 
 
 def read_profiles(subject: Subject) -> Curated:

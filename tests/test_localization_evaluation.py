@@ -168,3 +168,18 @@ def test_an_atlas_of_which_no_localization_is_known_is_told_what_to_do(tmp_path,
     store.write("profiles", store.read("profiles").drop_columns(["localization"]))
     with pytest.raises(NotBuilt, match="Fewer than two classes"):
         measure_localization(Subject(store), EvaluationOptions())
+
+
+def test_what_an_annotation_file_says_counts_where_nothing_came_with_the_pictures(tmp_path, rng):
+    store = write_atlas(tmp_path / "a", rng)
+    known = measure_localization(Subject(store), EvaluationOptions()).metrics
+    profiles = store.read("profiles")
+    places = dict(zip(profiles["protein_id"].to_pylist(), profiles["localization"].to_pylist(), strict=True))
+    rows = [{"protein_id": p, "term_id": f"HPA:{place}", "source": "hpa"} for p, own in places.items() for place in own]
+    at = profiles.column_names.index("localization")
+    empty = pa.array([[]] * profiles.num_rows, profiles["localization"].type)
+    store.write("profiles", profiles.set_column(at, "localization", empty))
+    with pytest.raises(NotBuilt):
+        measure_localization(Subject(store), EvaluationOptions())
+    store.write("annotations", pa.Table.from_pylist(rows))
+    assert measure_localization(Subject(store), EvaluationOptions()).metrics["gene"] == known["gene"]

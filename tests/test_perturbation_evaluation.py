@@ -170,4 +170,4 @@ def test_the_command_keeps_what_was_measured(tmp_path, rng):
     assert answer.exit_code == 0, answer.output
     kept = last_results(store)["perturbations"]
     assert kept["moved_low"] < kept["moved"] < kept["moved_high"]
-    assert set(evaluate(Subject(store))) == {"perturbations"}  # nothing else can be asked of it
+    assert set(evaluate(Subject(store))) == {"perturbations", "retrieval"}  # nothing else can be asked of it

@@ -11,6 +11,7 @@ from ..identifiers import Gene
 from .statements import ASPECTS, Annotation, AnnotationFile, Collector, Reading, Term
 
 __all__ = [
+    "HPA_TERM",
     "columns_of",
     "is_hpa",
     "is_table",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 HPA_COLUMNS = {"gene", "gene_name", "reliability", "main_location", "additional_location"}
+HPA_TERM = "HPA:"  # before a localization, as the id of a term
 LOCATIONS = ("main location", "additional location")
 RELIABILITIES = ("Enhanced", "Supported", "Approved", "Uncertain")
 LOCATION_AND_ID = re.compile(r"(.+?)\s*\((GO:\d{7})\)$")
@@ -87,8 +89,8 @@ def read_hpa(lines: Iterator[str], reading: Reading) -> AnnotationFile:
             continue
         for place, kind in locations:
             xref = (xrefs[place],) if place in xrefs else ()
-            found.add_term(Term(term_id=f"HPA:{place}", name=place, aspect="cellular_component", xrefs=xref))
-            found.add(Annotation(gene, f"HPA:{place}", f"{reliability_of(place, row)}:HPA", kind))
+            found.add_term(Term(term_id=f"{HPA_TERM}{place}", name=place, aspect="cellular_component", xrefs=xref))
+            found.add(Annotation(gene, f"{HPA_TERM}{place}", f"{reliability_of(place, row)}:HPA", kind))
     return found.file(reading, "hpa")
 
 
