@@ -43,6 +43,7 @@ __all__ = [
     "read_cell",
     "read_cells",
     "read_cells_of_profiles",
+    "read_choices",
     "read_comparison",
     "read_comparison_of_maps",
     "read_map",
@@ -122,7 +123,7 @@ def read_proteins(store: Store) -> pa.Table:
     return _proteins(store.uri, versions(store, "proteins"))
 
 
-@st.cache_data(show_spinner=False, max_entries=4)
+@st.cache_resource(show_spinner=False, max_entries=4)  # Arrow tables do not change: no copy is needed
 def _proteins(uri: str, key: tuple[int, ...]) -> pa.Table:
     del key
     wanted = pa.schema([(name, TABLES["proteins"][name]) for name in PROTEIN_COLUMNS])
@@ -131,6 +132,19 @@ def _proteins(uri: str, key: tuple[int, ...]) -> pa.Table:
     n_of = Counter(symbols)
     names = [s if s and n_of[s] == 1 else i for s, i in zip(symbols, ids, strict=True)]
     return proteins.append_column("name", pa.array(names, pa.string()))
+
+
+def read_choices(store: Store) -> tuple[list[str], list[str]]:
+    """Return the localizations and the cell lines that proteins of the atlas have, in order."""
+    return _choices(store.uri, versions(store, "proteins"))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _choices(uri: str, key: tuple[int, ...]) -> tuple[list[str], list[str]]:
+    proteins = _proteins(uri, key)
+    lists = (proteins[name].combine_chunks().flatten() for name in ("localization", "cell_lines"))
+    labels, lines = (sorted(values.drop_null().unique().to_pylist()) for values in lists)
+    return labels, lines
 
 
 def find_hits(store: Store, proteins: tuple[str, ...], question: Question) -> pa.Table:

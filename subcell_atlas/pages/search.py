@@ -66,8 +66,7 @@ def search_for(*names: str) -> None:
 
 def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str], *, ask: str) -> tuple[Question, View]:
     """Return the rest of the question, and how to show cells."""
-    labels = sorted({label for labels in proteins["localization"].to_pylist() for label in labels or ()})
-    lines = sorted({line for lines in proteins["cell_lines"].to_pylist() for line in lines or ()})
+    labels, lines = reading.read_choices(store)
     modalities = [name for name in VECTORS if name in store.vector_columns("proteins")]
     row = st.container(horizontal=True)
     with row:
