@@ -1,5 +1,6 @@
 import base64
 import json
+import sys
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -16,7 +17,9 @@ def page() -> None:
 
 
 @pytest.fixture
-def data() -> dict:
+def data(monkeypatch) -> dict:
+    # the app becomes the main module, from a file that is gone when other tests begin processes
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     app = AppTest.from_function(page).run()
     assert not app.exception
     return json.loads(app.get("bidi_component")[0].proto.json)

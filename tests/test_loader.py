@@ -49,7 +49,7 @@ def test_what_is_unpacked_is_what_was_packed_and_the_block_is_gone(dtypes):
         for name in ("crops", "masks"):
             np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
     assert received[0].crops.dtype == sent[0].crops.dtype
-    assert shared() == before
+    assert shared() <= before  # blocks of others may go meanwhile
 
 
 def test_small_pictures_and_full_shared_memory_go_through_the_pipe(monkeypatch):
@@ -64,7 +64,7 @@ def test_a_parcel_that_nobody_needs_leaves_nothing():
     before = shared()
     discard(pack([picture("a", 1)]))
     discard(pack([Prepared(image_id="r", reject="no")]))
-    assert shared() == before
+    assert shared() <= before  # blocks of others may go meanwhile
 
 
 def items_of(folder: Path, n: int):
@@ -91,7 +91,7 @@ def test_whoever_prepares_them_the_pictures_are_the_same_in_the_same_order(
             assert (one.crops is None) == (other.crops is None)
             if one.crops is not None:
                 np.testing.assert_array_equal(one.crops, other.crops)
-    assert shared() == before
+    assert shared() <= before  # blocks of others may go meanwhile
 
 
 def test_pictures_that_are_not_taken_leave_no_shared_memory(tmp_path, small_blocks):
@@ -99,7 +99,7 @@ def test_pictures_that_are_not_taken_leave_no_shared_memory(tmp_path, small_bloc
     pictures = prepared_pictures(PLAN, items_of(tmp_path, 12), 2)
     assert next(pictures).image_id == "c0"
     pictures.close()
-    assert shared() == before
+    assert shared() <= before  # blocks of others may go meanwhile
 
 
 def test_no_more_is_prepared_ahead_than_the_bound(tmp_path, monkeypatch):
