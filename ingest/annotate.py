@@ -19,7 +19,7 @@ from subcell_atlas.runs import Run
 from subcell_atlas.store import Store
 
 from .pairs import PairsReport, take_pairs
-from .reports import Identifiers, Origin, find_proteins
+from .reports import Identifiers, Origin, find_proteins, said_left_out
 from .synonyms import NamesReport, take_names
 
 __all__ = ["Report", "annotate"]
@@ -57,8 +57,7 @@ class Report:
         what = f"{self.annotations} annotations of {self.proteins} proteins with {self.terms} terms"
         yield f"{what}{followed}; stored as {self.source!r} ({self.format}){again}."
         yield from self.identifiers.lines()
-        if self.skipped:
-            yield f"Left out: {', '.join(f'{reason} ({n})' for reason, n in self.skipped.items())}."
+        yield from said_left_out(self.skipped)
 
     def notes(self) -> Iterator[str]:
         """Say what to look at."""

@@ -15,7 +15,7 @@ from subcell_atlas.runs import Run
 from subcell_atlas.schema import TABLES
 from subcell_atlas.store import Store
 
-from .reports import Identifiers, Origin, find_proteins
+from .reports import Identifiers, Origin, find_proteins, said_left_out
 
 __all__ = ["PairsReport", "take_pairs"]
 
@@ -43,8 +43,7 @@ class PairsReport:
         what = f"{self.pairs} of {self.pairs_in_file} pairs, of {self.proteins} proteins"
         yield f"{what}; stored as {self.source!r} ({self.format}){again}."
         yield from self.identifiers.lines()
-        if self.skipped:
-            yield f"Left out: {', '.join(f'{reason} ({n})' for reason, n in self.skipped.items())}."
+        yield from said_left_out(self.skipped)
 
     def notes(self) -> Iterator[str]:
         """Say what to do next."""

@@ -13,7 +13,7 @@ from subcell_atlas.identifiers import NAME_COLUMNS, Gene
 from subcell_atlas.joining import Joined, check_joined, join_genes
 from subcell_atlas.store import Store
 
-__all__ = ["Identifiers", "Origin", "find_proteins", "said_how"]
+__all__ = ["Identifiers", "Origin", "find_proteins", "said_how", "said_left_out"]
 
 N_EXAMPLES = 5
 
@@ -73,6 +73,12 @@ def find_proteins(store: Store, file: AnnotationFile, path: Path) -> Joined:
     joined = join_genes(file.genes(), proteins)
     check_joined(joined, proteins, path)
     return joined
+
+
+def said_left_out(skipped: Mapping[str, int]) -> Iterator[str]:
+    """Say, in a line, what of a file was left out and why; nothing when nothing was."""
+    if skipped:
+        yield f"Left out: {', '.join(f'{reason} ({n})' for reason, n in skipped.items())}."
 
 
 def said_how(joined_by: Mapping[str, int]) -> str:

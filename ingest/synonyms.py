@@ -20,7 +20,7 @@ from subcell_atlas.runs import Run
 from subcell_atlas.schema import STRINGS
 from subcell_atlas.store import Store
 
-from .reports import Identifiers, Origin
+from .reports import Identifiers, Origin, said_left_out
 
 __all__ = ["NamesReport", "take_names"]
 
@@ -48,8 +48,7 @@ class NamesReport:
         if self.ensembl_ids or self.uniprot_accessions:
             yield f"Filled in: {self.ensembl_ids} Ensembl ids, {self.uniprot_accessions} UniProt accessions."
         yield from self.identifiers.lines("proteins of this atlas", "genes of the file")
-        if self.skipped:
-            yield f"Left out: {', '.join(f'{reason} ({n})' for reason, n in self.skipped.items())}."
+        yield from said_left_out(self.skipped)
 
     def notes(self) -> Iterator[str]:
         """Say what to look at."""

@@ -188,35 +188,26 @@ def annotation_sources(store: Store) -> list[dict[str, Any]]:
         origin = run["counts"].get("origin") if run["kind"] == "annotate" else None
         if origin and run["finished"] and run["counts"].get("format") != PAIRS:
             stated[run["counts"].get("source")] = origin
-    counted = tally(store.batches("annotations", ["source"]), ["source"])["source"]
-    return [
-        {
-            "of": "annotations",
-            "source": name,
-            "rows": n,
-            "licence": stated.get(name, {}).get("licence") or known_licence(name),
-            "file": stated.get(name, {}).get("file"),
-            "date": stated.get(name, {}).get("date"),
-            "sha256": stated.get(name, {}).get("sha256"),
-        }
-        for name, n in ordered(counted)
-    ]
+    return sources_of(store, "annotations", stated)
 
 
 def pair_sources(store: Store) -> list[dict[str, Any]]:
     """Return where pairs of proteins come from, as their files stated."""
     if not store.has("pairs"):
         return []
-    stated = store.metadata("pairs").get("sources", {})
-    counted = tally(store.batches("pairs", ["source"]), ["source"])["source"]
-    origin = ("file", "date", "sha256")
+    return sources_of(store, "pairs", store.metadata("pairs").get("sources", {}))
+
+
+def sources_of(store: Store, table: str, stated: Mapping[Any, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sources of the rows of a table, those of most rows first; stated: by source, what its file said."""
+    counted = tally(store.batches(table, ["source"]), ["source"])["source"]
     return [
         {
-            "of": "pairs",
+            "of": table,
             "source": name,
             "rows": n,
             "licence": stated.get(name, {}).get("licence") or known_licence(name),
-            **{key: stated.get(name, {}).get(key) for key in origin},
+            **{key: stated.get(name, {}).get(key) for key in ("file", "date", "sha256")},
         }
         for name, n in ordered(counted)
     ]

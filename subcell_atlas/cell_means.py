@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
+from .errors import NotBuilt
 from .profiles import CellSums, Group, vectors_of
 from .store import Store
 
-__all__ = ["CellMeans", "read_means"]
+__all__ = ["CellMeans", "control_cells", "read_means"]
 
 
 @dataclass
@@ -66,6 +67,14 @@ class CellMeans:
         for row, group in enumerate(groups):
             vectors[row] -= centers[group]
         return vectors
+
+
+def control_cells(store: Store, where: str) -> pa.Array:
+    """Return the ids of the cells that nothing was done to, those that meet `where`; raise NotBuilt when none does."""
+    found = store.read("cells", ["cell_id"], where=where)["cell_id"].combine_chunks()
+    if not len(found):
+        raise NotBuilt(f"No cell of this atlas meets {where}. Name the controls with --controls.")
+    return found
 
 
 def read_means(

@@ -98,15 +98,12 @@ def evaluate(
 
 def with_intervals(found: Measured, *, seed: int) -> Measured:
     """Return the same with the ends of the 95 % interval of each metric of which is known what it is made of."""
-    metrics = copy.deepcopy(found.metrics)
+    whole = Measured(copy.deepcopy(found.metrics), found.observed)
     for path, observed in found.observed.items():
-        *parents, name = path.split("/")
-        inner = metrics
-        for parent in parents:
-            inner = inner[parent]
+        place, name = whole.place_of(path)
         ends = interval(observed, seed=seed)
-        inner |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
-    return Measured(metrics, found.observed)
+        place |= {f"{name}_low": ends.low, f"{name}_high": ends.high}
+    return whole
 
 
 def last_results(store: Store) -> dict[str, dict[str, Any]]:

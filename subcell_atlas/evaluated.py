@@ -60,6 +60,14 @@ class Measured:
     metrics: dict[str, Any]
     observed: Mapping[str, Observed] = field(default_factory=dict)
 
+    def place_of(self, path: str) -> tuple[dict[str, Any], str]:
+        """Return the object that holds the metric of a path, and the metric's name in it."""
+        *parents, name = path.split("/")
+        place = self.metrics
+        for parent in parents:
+            place = place[parent]
+        return place, name
+
 
 class ProteinVectors(NamedTuple):
     """Ids (n,) of proteins and their vectors (n, dim)."""

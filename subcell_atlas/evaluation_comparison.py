@@ -112,10 +112,7 @@ def figure_rows(measured: Mapping[str, Mapping[str, Measured]]) -> list[dict[str
     for subject, of_one in measured.items():
         for evaluation, found in of_one.items():
             for path in found.observed:
-                *parents, name = path.split("/")
-                inner = found.metrics
-                for parent in parents:
-                    inner = inner[parent]
-                ends = inner.get(f"{name}_low"), inner.get(f"{name}_high")
-                rows.append({"subject": subject, "metric": f"{evaluation}: {path}", "value": inner[name], "ends": ends})
+                place, name = found.place_of(path)
+                ends = place.get(f"{name}_low"), place.get(f"{name}_high")
+                rows.append({"subject": subject, "metric": f"{evaluation}: {path}", "value": place[name], "ends": ends})
     return rows

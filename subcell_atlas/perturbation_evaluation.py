@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .cell_means import CellMeans, read_means
+from .cell_means import CellMeans, control_cells, read_means
 from .errors import NotBuilt
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.chance import ALPHA
@@ -74,9 +74,7 @@ def measure_perturbations(subject: Subject, options: EvaluationOptions) -> Measu
 
 def read_rows(store: Store, controls: str) -> tuple[str, CellMeans, list[Asked]]:
     """Return what a row is, the rows and the perturbations they are of; raise NotBuilt when none can be asked."""
-    marked = store.read("cells", ["cell_id"], where=controls)["cell_id"].combine_chunks()
-    if not len(marked):
-        raise NotBuilt(f"No cell of this atlas meets {controls}. Name the controls with --controls.")
+    marked = control_cells(store, controls)
     for unit, columns in ROWS.items():
         means = read_means(store, columns, marked=marked)
         found = perturbations_of(means)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["average_precision_at", "average_precisions", "unit"]
+__all__ = ["average_precision", "average_precision_at", "average_precisions", "unit"]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -35,3 +35,11 @@ def average_precision_at(ranks: np.ndarray) -> float:
         return float("nan")
     ranks = np.sort(ranks)
     return float((np.searchsorted(ranks, ranks, side="right") / ranks).mean())
+
+
+def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
+    """Return the average precision of predictions (n,); NaN without a positive.
+
+    Predictions of equal score are one step: what scikit-learn's average_precision_score returns.
+    """
+    return average_precision_at(len(scores) - np.searchsorted(np.sort(scores), scores[np.asarray(truth, bool)]))

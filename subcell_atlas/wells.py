@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .cell_means import read_means
-from .errors import NotBuilt
+from .cell_means import control_cells, read_means
 from .store import Store
 
 __all__ = ["Wells", "read_wells"]
@@ -59,11 +58,7 @@ def read_wells(store: Store, controls: str | None) -> Wells:
 
     With controls, a well is centred on the mean of those of its plate and cell line.
     """
-    marked = None
-    if controls is not None:
-        marked = store.read("cells", ["cell_id"], where=controls)["cell_id"].combine_chunks()
-        if not len(marked):
-            raise NotBuilt(f"No cell of this atlas meets {controls}. Name the controls with --controls.")
+    marked = control_cells(store, controls) if controls is not None else None
     means = read_means(store, OF_WELL, marked=marked)
     columns = {name: means.column(name) for name in OF_WELL}
     control = np.array(means.column("marked"), bool) if marked is not None else np.zeros(len(means.n), bool)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from subcell_atlas.errors import BadInput
-from subcell_atlas.evaluation.intervals import Observed, draw, interval, paired_difference
+from subcell_atlas.evaluation.intervals import Observed, interval, numbered, paired_difference, times_counted
 
 
 def observed(values, drawn=None, **more):
@@ -29,7 +29,8 @@ def test_values_of_one_name_are_drawn_together_and_widen_the_interval(rng):
 
 def test_a_pair_counts_as_often_as_both_its_proteins_are_drawn():
     pairs = np.array([["a", "b"], ["b", "c"], ["a", "c"]])
-    weights, n = draw(pairs, seed=3, n_draws=50)
+    index, n = numbered(pairs)
+    weights = times_counted(index, n, seed=3, n_draws=50)
     counts = np.random.default_rng(3).multinomial(3, [1 / 3] * 3, size=50)
     assert n == 3
     a, b, c = counts.T

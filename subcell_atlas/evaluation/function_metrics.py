@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse, stats
 
 from ..errors import BadInput
+from ..ranking import average_precision
 
 __all__ = [
     "AspectMetrics",
@@ -207,19 +208,6 @@ def counted_pairs(
             of_protein |= mask
         counted[:, own] = np.reshape(of_protein, (-1, 1))
     return counted
-
-
-def average_precision(truth: np.ndarray, scores: np.ndarray) -> float:
-    """Return the average precision of predictions (n,); NaN without a positive.
-
-    Predictions of equal score are one step: what scikit-learn's average_precision_score returns.
-    """
-    every, true = np.sort(scores), np.sort(scores[np.asarray(truth, bool)])
-    if not len(true):
-        return float("nan")
-    n_predicted = len(every) - np.searchsorted(every, true)  # with a score as high as each positive's
-    n_right = len(true) - np.searchsorted(true, true)
-    return float(np.mean(n_right / n_predicted))
 
 
 def term_precisions(truth: np.ndarray, scores: np.ndarray, *, counted: np.ndarray | None = None) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import BadInput
 
-__all__ = ["Difference", "Interval", "Observed", "draw", "interval", "paired_difference", "weighted_mean"]
+__all__ = ["INTERVAL", "Difference", "Interval", "Observed", "interval", "paired_difference", "weighted_mean"]
 
 N_DRAWS = 1000
 INTERVAL = (0.025, 0.975)
@@ -82,12 +82,6 @@ class Difference:
     p: float
     n: int
     n_drawn: int
-
-
-def draw(drawn: np.ndarray, *, seed: int, n_draws: int = N_DRAWS) -> tuple[np.ndarray, int]:
-    """Return how often each value counts in each draw, (n_draws, n) float32, and how many names there are."""
-    index, n_names = numbered(drawn)
-    return times_counted(index, n_names, seed=seed, n_draws=n_draws), n_names
 
 
 def numbered(drawn: np.ndarray) -> tuple[np.ndarray, int]:

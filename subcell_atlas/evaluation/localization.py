@@ -18,7 +18,7 @@ import numpy as np
 from scipy import linalg
 
 from ..errors import BadInput
-from ..ranking import average_precision_at, unit
+from ..ranking import average_precision, unit
 from .intervals import Observed
 
 __all__ = ["PROBES", "MacroPrecision", "Probed", "class_precisions", "folds_of", "probe_localization"]
@@ -112,10 +112,7 @@ def mean_of_known(values: np.ndarray) -> float:
 
 def class_precisions(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Return the average precision of each class (classes,) over rows (n, classes); NaN for a class that no row has."""
-    found = np.empty(truth.shape[1])
-    for at, (of, own) in enumerate(zip(truth.T, scores.T, strict=True)):
-        found[at] = average_precision_at(len(own) - np.searchsorted(np.sort(own), own[of]))
-    return found
+    return np.array([average_precision(of, own) for of, own in zip(truth.T, scores.T, strict=True)])
 
 
 def folds_of(groups: Sequence[str] | np.ndarray, *, seed: int, n_folds: int = N_FOLDS) -> np.ndarray:

@@ -23,6 +23,7 @@ from scipy.special import digamma
 
 from ..errors import BadInput
 from ..ranking import average_precision_at
+from .chance import ALPHA
 from .intervals import Observed
 from .retrieval import finite_units, label_matrix, rounded_cosines
 
@@ -40,7 +41,6 @@ __all__ = [
     "mean_precisions",
 ]
 
-ALPHA = 0.05  # of a corrected p-value: below it a group is retrieved
 NULL_SIZE = 10_000  # random rankings for each number of right and of all rows, as Arevalo et al.
 LEAST_NULL_SIZE = 1_000
 MOST_RANKED = 2**28  # numbers of a null in memory: null_size times the rows that are ranked

@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import BadInput
+from .intervals import INTERVAL
 
 __all__ = ["Recall", "Thresholds", "find_thresholds", "measure_recall", "set_pairs"]
-
-INTERVAL = (0.025, 0.975)  # of what permuted names recall
 
 
 @dataclass(frozen=True)
