@@ -31,8 +31,7 @@ class EvaluationOptions:
     tails: ranks below the first and above the second count as recalled. n_permutations: of the names of proteins, for
     what chance gives. replicates: in what those of a protein must differ; the first that the atlas has, when None.
     controls: a `WHERE` of cells that nothing was done to. truth: a file of which compound hits which gene. split: a
-    file of the antibodies to test on. manifest, encoder, …: pictures, and what embeds them, where the vectors of an
-    atlas do not do.
+    file of the antibodies to test on.
     """
 
     seed: int = 0
@@ -42,11 +41,6 @@ class EvaluationOptions:
     controls: str | None = None
     truth: Path | None = None
     split: Path | None = None
-    manifest: Path | None = None
-    crops: bool = False
-    encoder: str | None = None
-    weights: tuple[str, ...] = ()
-    out: Path | None = None
 
 
 @dataclass(frozen=True)
