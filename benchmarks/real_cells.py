@@ -16,7 +16,7 @@ from PIL import Image
 
 from subcell_atlas.encoders import EncoderSpec
 from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
-from subcell_atlas.images.crops import cut_crop
+from subcell_atlas.images.crops import cut_window, resize
 
 COLORS = {"microtubules": "red", "er": "yellow", "nucleus": "blue", "protein": "green"}
 TILE_PX = 512
@@ -41,8 +41,8 @@ def read_real_cells(folder: Path, spec: EncoderSpec, *, pixel_size_um: float = H
         tile = picture(folder, row["image"], spec.channels)[:, top : top + TILE_PX, left : left + TILE_PX]
         y0, x0, y1, x1 = (int(row[name]) for name in ("y0", "x0", "y1", "x1"))
         center = ((y0 + y1) / 2, (x0 + x1) / 2)
-        side_px = spec.crop_um / pixel_size_um
-        crops.append(cut_crop(tile, center, keep=None, side_px=side_px, size=spec.crop_px))
+        window = cut_window(tile, center, side_px=spec.crop_um / pixel_size_um)
+        crops.append(resize(window, spec.crop_px))
     return RealCells(np.stack(crops), [row["localization"] for row in rows], [row["image"] for row in rows])
 
 
