@@ -24,6 +24,7 @@ from .evaluation.chance import ALPHA
 from .evaluation.consistency import codes
 from .evaluation.intervals import Observed
 from .evaluation.perturbations import N_PERMUTATIONS, Comparison, Perturbations, is_asked, measure, n_labellings
+from .recipe import CENTER
 from .store import Store, quote
 
 __all__ = ["Asked", "controls_meant", "measure_perturbations", "perturbations_of"]
@@ -62,6 +63,8 @@ def measure_perturbations(subject: Subject, options: EvaluationOptions) -> Measu
     """
     if subject.vectors != "image":
         raise NotBuilt(f"Only pictures have conditions; leave out --vectors {subject.vectors}.")
+    if subject.settings and subject.settings.name != CENTER:
+        raise NotBuilt(f"Conditions are measured by centred rows; leave out --correction {subject.correction}.")
     controls = options.controls or controls_meant(subject.store)
     unit, means, found = read_rows(subject.store, controls)
     asked = [own for own in found if is_asked(own.rows)]

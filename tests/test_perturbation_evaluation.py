@@ -171,3 +171,10 @@ def test_the_command_keeps_what_was_measured(tmp_path, rng):
     kept = last_results(store)["perturbations"]
     assert kept["moved_low"] < kept["moved"] < kept["moved_high"]
     assert set(evaluate(Subject(store))) == {"perturbations", "retrieval"}  # nothing else can be asked of it
+
+
+def test_no_figure_is_given_as_one_of_another_correction(tmp_path, rng):
+    store = of_proteins(tmp_path / "atlas", rng)
+    with pytest.raises(NotBuilt, match="leave out --correction none"):
+        measure_perturbations(Subject(store, correction="none"), EvaluationOptions())
+    assert measure_perturbations(Subject(store, correction="center"), EvaluationOptions()).metrics["moved"] > 0
