@@ -36,7 +36,7 @@ from ingest.crop_file import CropFile, write_crops
 from ingest.pretrain import begin, pretrain, spec_of
 from ingest.simulated import SimulatedSource
 from subcell_atlas.encoders import load_encoder
-from subcell_atlas.encoders.network import OWN
+from subcell_atlas.encoders.readout import OWN
 from subcell_atlas.encoders.specs import EncoderSpec, write_spec
 from subcell_atlas.encoders.speed import median_seconds
 from subcell_atlas.encoders.weights import save_weights

@@ -18,13 +18,14 @@ from subcell_atlas.images.simulated import (
     SimulatedProteome,
     describe_cell,
     make_cell,
+    make_proteome,
 )
 from subcell_atlas.proteins import write_proteins
 from subcell_atlas.store import Store, quote
 
 from .sources import Picture, digest
 
-__all__ = ["SimulatedSource", "write_files", "write_truth"]
+__all__ = ["SimulatedSource", "source_of_demo", "write_files", "write_truth"]
 
 PICTURE_PX = 256  # about the demonstration encoder's pixel size
 
@@ -97,6 +98,17 @@ class SimulatedSource:
         """Return one cell; the cells of a protein follow each other."""
         protein, cell = divmod(index, self.n_cells)
         return SimulatedItem(self.proteome, protein, cell)
+
+
+def source_of_demo(store: Store) -> SimulatedSource | None:
+    """Return what the cells of an atlas were simulated by; None when they were not, or by another release."""
+    names = store.read("cells", ["source"])["source"].unique().to_pylist() if store.has("cells") else []
+    seed, n_proteins = (names[0] or "").split(".")[-2:] if len(names) == 1 and names[0].count(".") > 1 else ("", "")
+    if not (seed.isdigit() and n_proteins.isdigit()):
+        return None
+    n_cells = store.count("cells") // int(n_proteins)
+    source = SimulatedSource(make_proteome(int(n_proteins), seed=int(seed)), n_cells)
+    return source if source.name == names[0] else None
 
 
 def write_truth(store: Store, source: SimulatedSource) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from .errors import AtlasError, BadInput
 from .images.segmentation import SEGMENTERS
 from .printing import (
     describe,
+    json_text,
     print_json,
     reply,
     show,
@@ -34,6 +35,7 @@ from .schema import VECTORS
 if TYPE_CHECKING:
     from ingest.job import Options
     from ingest.manifest import Manifest
+    from ingest.sources import Source
 
     from .atlas import Atlas
     from .build import CorrectionSettings, FunctionSettings, MapSettings
@@ -168,6 +170,12 @@ def job_options(command: Any) -> Any:
                 default="own",
                 show_default=True,
                 help="Of the tokens: own (as published), cls, patches (mean); channels for openphenom.",
+            ),
+            click.option(
+                "--final-norm/--no-final-norm",
+                default=True,
+                show_default=True,
+                help="Whether cls and patches read tokens that went through the network's last normalization.",
             ),
             click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True),
             pixel_size_option(help=OF_ROWS),
@@ -1132,6 +1140,33 @@ def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tup
     metavar="FILE",
     help="localization: the antibodies to test on, one a line.",
 )
+@click.option("--manifest", metavar="CSV", help="blocks: labelled pictures, as `ingest images` takes them.")
+@click.option("--crops", is_flag=True, help="blocks: each row is one cell already cut out.")
+@click.option("--encoder", "encoder_name", help="blocks: the encoder [default: as `ingest images` has it].")
+@click.option("--weights", multiple=True, metavar="FILE", help="blocks: of the encoder [default: the published ones].")
+@click.option(
+    "--label",
+    default="localization",
+    show_default=True,
+    metavar="COLUMN",
+    help="blocks: what is to be told of a cell, such as gene_symbol or a column of your own.",
+)
+@click.option(
+    "--group",
+    metavar="COLUMN",
+    help="blocks: what is held out whole [default: protein_id for localization, else plate; else image_id].",
+)
+@click.option(
+    "--n-cells",
+    type=click.IntRange(10),
+    default=2000,
+    show_default=True,
+    help="blocks: at most so many, evenly over classes.",
+)
+@pixel_size_option(help="blocks: for rows without pixel_size_um.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="JSON", help="blocks: where to write the recipe of the best."
+)
 @click.option(
     "--figure", type=click.Path(path_type=Path), metavar="FILE", help="Draw the figures into a PNG, SVG or PDF."
 )
@@ -1161,6 +1196,9 @@ def evaluate_command(
     Neighbors and map beside the same with shuffled labels; functions by picture, by sequence and by both; relationships
     (pairs of genes, members of a complex or a pathway) beside permuted names; consistency of replicates; perturbations.
     Several vectors, corrections or atlases are held against the first, paired.
+
+    blocks, which must be named, asks an encoder: after which block, and by which pooling, a label of cells is read off
+    best, beside the last block and an untrained network.
     """
     from .evaluate import evaluate
     from .evaluated import EvaluationOptions
@@ -1169,6 +1207,12 @@ def evaluate_command(
 
     if figure is not None:
         check_figure(figure)
+    of_blocks = {name: options.pop(name) for name in OF_BLOCKS}
+    if "blocks" in names:
+        if len(names) > 1 or against or corrections or tuple(vectors) != ("image",):
+            raise click.UsageError("blocks asks an encoder, not an atlas: name it alone.")
+        search_blocks(resolve(uri), of_blocks, figure=figure, seed=options["seed"], as_json=as_json)
+        return
     subjects = name_subjects([resolve(uri), *against], vectors, corrections or [None], controls=options["controls"])
     asked = EvaluationOptions(**options)
     if len(subjects) > 1:
@@ -1183,6 +1227,82 @@ def evaluate_command(
     if figure is not None:
         draw_metrics(figure_rows(measured), figure)
         click.echo(f"Drawn: {figure}", err=True)
+
+
+OF_BLOCKS = ("manifest", "crops", "encoder_name", "weights", "label", "group", "n_cells", "pixel_size", "out")
+
+
+def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, seed: int, as_json: bool) -> None:
+    """Search the blocks of an encoder, keep what was measured in the atlas at `uri`, begun if need be, and print it."""
+    from .block_figure import draw_curve
+    from .encoders.encoder import RANDOM, load_encoder
+    from .evaluate import evaluate
+    from .evaluated import EvaluationOptions, LabelledPictures, Subject
+    from .printing import show_blocks
+    from .store import Store
+    from .writing import check_file_place, written_whole
+
+    out, given = options["out"], options["encoder_name"] or default_encoder(uri)
+    if out is not None:
+        check_file_place(out, *([figure] if figure else []))
+    how = {"weights": options["weights"], "precision": None, "scale": "native", "channels": None}
+    spec = chosen_spec(given, how)
+    source = labelled_source(uri, options, spec)
+    encoder = chosen_encoder(spec, {**how, "with_heads": False}, uri=uri)
+    is_random = RANDOM in options["weights"]
+    untrained = None if is_random else load_encoder(spec, weights=RANDOM, precision=encoder.precision, with_heads=False)
+    pictures = LabelledPictures(
+        source=source,
+        encoder=encoder,
+        untrained=untrained,
+        label=options["label"],
+        group=options["group"],
+        n_cells=options["n_cells"],
+        pixel_size_um=options["pixel_size"],
+        progress=sys.stderr.isatty(),
+    )
+    found = evaluate(Subject(Store.create(uri)), ["blocks"], EvaluationOptions(seed=seed, pictures=pictures))["blocks"]
+    if as_json:
+        print_json({"blocks": found.metrics})
+    else:
+        show_blocks(found.metrics)
+        if options["manifest"]:
+            click.echo(how_to_ingest(found.metrics["best"], options, encoder=given))
+    if out is not None:
+        with written_whole(out) as part:
+            part.write_text(json_text(found.metrics["recipe"], indent=2) + "\n", encoding="utf-8")
+        click.echo(f"Written: {out}", err=True)
+    if figure is not None:
+        draw_curve(found.metrics, figure)
+        click.echo(f"Drawn: {figure}", err=True)
+
+
+def how_to_ingest(best: Mapping[str, Any], options: Mapping[str, Any], *, encoder: str) -> str:
+    """Return the command that embeds the same manifest by the best block."""
+    parts = ["subcell-atlas", "ingest", "images", options["manifest"], *(["--crops"] if options["crops"] else [])]
+    parts += ["--encoder", encoder, *(part for file in options["weights"] for part in ("--weights", file))]
+    if options["pixel_size"] != HPA_PIXEL_SIZE_UM:
+        parts += ["--pixel-size", f"{options['pixel_size']:g}"]
+    parts += ["--block", str(best["block"]), "--pooling", best["pooling"]]
+    return shlex.join(parts if best["final_norm"] else [*parts, "--no-final-norm"])
+
+
+def labelled_source(uri: str, options: dict[str, Any], spec: EncoderSpec) -> Source:
+    """Return the pictures of the manifest that was given; of a demo, without one, its own."""
+    from ingest.manifest import read_manifest
+    from ingest.simulated import source_of_demo
+
+    from .store import Store
+
+    if options["manifest"]:
+        return read_manifest(
+            options["manifest"], channels=spec.channels, encoder=spec.name, crops=options["crops"], cache=True
+        )
+    demo = source_of_demo(Store.open(uri)) if recipe_of_cells(uri) else None
+    if demo is None:
+        msg = "Blocks are searched on labelled pictures, which no atlas holds."
+        raise BadInput(f"{msg}\nGive them: subcell-atlas evaluate blocks --manifest FILE.csv --label localization")
+    return demo
 
 
 @main.command()

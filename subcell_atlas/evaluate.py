@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from .block_evaluation import measure_blocks
 from .consistency_evaluation import measure_consistency
 from .errors import NotBuilt, UnknownName
 from .evaluated import EvaluationOptions, Measured, Subject
@@ -45,11 +46,13 @@ class Method:
     """How something is evaluated. reads: the kinds of runs whose results it reads.
 
     optional: it takes what many an atlas does not have, such as replicates, pairs, conditions or classes of many genes.
+    only_by_name: it asks of something else than an atlas.
     """
 
     measure: Callable[[Subject, EvaluationOptions], Measured]
     reads: Sequence[str]
     optional: bool = False
+    only_by_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,10 @@ def evaluate(
     results: dict[str, Measured] = {}
     missing: list[NotBuilt] = []
     for name, method in EVALUATIONS.items():
-        if names and name not in names:
+        if name not in names if names else method.only_by_name:
             continue
-        run = Run.start(store, kind=f"{KIND}{name}", recipe=subject.recipe)
+        recipe = None if method.only_by_name else subject.recipe
+        run = Run.start(store, kind=f"{KIND}{name}", recipe=recipe)
         try:
             found = with_intervals(method.measure(subject, options), seed=options.seed)
         except NotBuilt as exc:
@@ -216,4 +220,5 @@ EVALUATIONS: dict[str, Method] = {
     "consistency": Method(measure_consistency, SOURCES, optional=True),
     "perturbations": Method(measure_perturbations, ("ingest",), optional=True),
     "relationships": Method(measure_relationships, SOURCES, optional=True),
+    "blocks": Method(measure_blocks, (), optional=True, only_by_name=True),
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from .corrected_profiles import CorrectionSettings, Made, corrected_recipe, make_profiles
 from .corrections import CORRECTIONS
+from .encoders.specs import HPA_PIXEL_SIZE_UM
 from .errors import BadInput, NotBuilt, UnknownName
 from .evaluation.intervals import Observed
 from .profiles import vectors_of
@@ -21,7 +22,12 @@ from .recipe import Recipe
 from .schema import VECTORS, table_schema
 from .store import Store, conform, vector_dims
 
-__all__ = ["EvaluationOptions", "Measured", "ProteinVectors", "Subject"]
+if TYPE_CHECKING:
+    from ingest.sources import Source
+
+    from .encoders.encoder import Encoder
+
+__all__ = ["EvaluationOptions", "LabelledPictures", "Measured", "ProteinVectors", "Subject"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +37,7 @@ class EvaluationOptions:
     tails: ranks below the first and above the second count as recalled. n_permutations: of the names of proteins, for
     what chance gives. replicates: in what those of a protein must differ; the first that the atlas has, when None.
     controls: a `WHERE` of cells that nothing was done to. truth: a file of which compound hits which gene. split: a
-    file of the antibodies to test on.
+    file of the antibodies to test on. pictures: to search the blocks of an encoder on.
     """
 
     seed: int = 0
@@ -41,6 +47,25 @@ class EvaluationOptions:
     controls: str | None = None
     truth: Path | None = None
     split: Path | None = None
+    pictures: LabelledPictures | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledPictures:
+    """Pictures, and an encoder whose blocks are to be searched on their cells.
+
+    label: the column of what is to be told; group: of what is held out whole (None: what suits the label). untrained:
+    the same network with weights that have learned nothing. n_cells: at most so many. progress: shown on stderr.
+    """
+
+    source: Source
+    encoder: Encoder
+    untrained: Encoder | None = None
+    label: str = "localization"
+    group: str | None = None
+    n_cells: int = 2000
+    pixel_size_um: float = HPA_PIXEL_SIZE_UM
+    progress: bool = False
 
 
 @dataclass(frozen=True)

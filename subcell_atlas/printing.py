@@ -20,6 +20,7 @@ __all__ = [
     "print_json",
     "reply",
     "show",
+    "show_blocks",
     "show_differences",
     "show_evaluations",
     "show_functions",
@@ -303,3 +304,15 @@ def show_localization(found: Mapping[str, Any]) -> None:
         if row["genes on both sides"] and row["probe"] == "linear":
             n = f"{row['genes on both sides']:,} genes are on both sides of the split by {row['held out']}"
             click.echo(f"{n}: what was learned of them is asked again.")
+
+
+def show_blocks(found: Mapping[str, Any]) -> None:
+    """Print how well a label is read off each block, by each way to pool its tokens."""
+    from .block_evaluation import block_rows, block_words
+
+    rows = block_rows(found)
+    cells = f"{found['n_cells']:,} cells of {found['n_classes']} {found['label']}"
+    title = f"balanced accuracy by block of {found['encoder']}: {cells}, {found['n_groups']} {found['group']} held out"
+    show(rows, list(rows[0]), title=title)
+    for sentence in block_words(found):
+        click.echo(sentence)

@@ -91,6 +91,17 @@ def test_all_blocks_in_one_pass_equal_the_encoders_of_each_block(tmp_path):
     assert np.array_equal(whole.embed_blocks(crops)[:, -1], whole.embed(crops))
 
 
+def test_every_readout_in_one_pass_equals_the_encoder_of_it(tmp_path):
+    whole, crops = load_tiny(tmp_path, precision="float32"), tiny_crops()
+    found = whole.embed_readouts(crops)
+    assert len(found) == 3 * 5
+    for readout, vectors in found.items():
+        single = load_tiny(tmp_path, precision="float32", **dataclasses.asdict(readout))
+        assert np.allclose(single.embed(crops), vectors, atol=1e-5)
+        assert whole.recipe(masking="none", readout=readout) == single.recipe(masking="none")
+        assert single.readout == readout
+
+
 def test_an_encoder_can_be_loaded_again_from_its_recipe(monkeypatch, tmp_path):
     monkeypatch.setitem(ENCODERS, "tiny", TINY_SPEC)
     encoder = load_tiny(tmp_path, precision="bfloat16", block=2, pooling="patches", final_norm=False)

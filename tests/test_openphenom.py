@@ -93,7 +93,7 @@ def test_poolings_read_the_class_token_the_patches_or_each_channel(pixels):
     mean = tokens[:, 1:].mean(1)
 
     def pooled(pooling, *, final_norm):
-        return network(pixels, blocks=(2,), pooling=pooling, final_norm=final_norm)[:, 0]
+        return network(pixels, blocks=(2,), ways=((pooling, final_norm),))[:, 0]
 
     norm = "encoder.vit_backbone.fc_norm"
     wanted = {"own": (mean, mean), "cls": (tokens[:, 0], layer_norm(state, norm, tokens[:, 0]))}
@@ -113,7 +113,7 @@ def test_any_number_of_channels_up_to_the_most_is_taken_and_their_order_does_not
     assert torch.allclose(network(pixels, blocks=(3,)), network(pixels.flip(1), blocks=(3,)), atol=1e-4)
     for n in (1, 4):
         network = OpenPhenomNetwork(dataclasses.replace(TINY, n_channels=n)).eval()
-        assert network(torch.ones(1, n, 32, 32), blocks=(3,), pooling="channels").shape == (1, 1, 12 * n)
+        assert network(torch.ones(1, n, 32, 32), blocks=(3,), ways=(("channels", True),)).shape == (1, 1, 12 * n)
     for n in (0, 5):
         with pytest.raises(BadInput, match=f"takes 1 to 4 channels, not {n}"):
             OpenPhenomNetwork(dataclasses.replace(TINY, n_channels=n))

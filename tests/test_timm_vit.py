@@ -105,11 +105,11 @@ def test_every_block_equals_what_hooks_see_and_registers_are_left_out(timm, crop
         assert torch.allclose(tokens, torch.stack(by_channel, dim=1).flatten(0, 1), atol=1e-5)
         n = {"tiny_cls": 1, "tiny_avg": 1, "tiny_reg": 4, "tiny_map": 0}[name]
         wanted = torch.cat([after(before(tokens)[:, n:].mean(1)) for tokens in by_channel], dim=1)
-        found = network(pixels, blocks=(number + 1,), pooling="patches", final_norm=final_norm)[:, 0]
+        found = network(pixels, blocks=(number + 1,), ways=(("patches", final_norm),))[:, 0]
         assert torch.allclose(found, wanted, atol=1e-5)
         if "cls" in network.poolings:
             wanted = torch.cat([after(before(tokens)[:, 0]) for tokens in by_channel], dim=1)
-            found = network(pixels, blocks=(number + 1,), pooling="cls", final_norm=final_norm)[:, 0]
+            found = network(pixels, blocks=(number + 1,), ways=(("cls", final_norm),))[:, 0]
             assert torch.allclose(found, wanted, atol=1e-5)
     assert ("cls" in network.poolings) == (name != "tiny_map")
 

@@ -85,8 +85,8 @@ def test_other_poolings_read_the_class_token_or_the_mean_of_the_patches(crops, f
     state = published_state(network)
     tokens = slow_tokens(state, crops)[0][1]
     tokens = layer_norm(state, "encoder.layernorm", tokens) if final_norm else tokens
-    cls = network(crops, blocks=(2,), pooling="cls", final_norm=final_norm)[:, 0]
-    patches = network(crops, blocks=(2,), pooling="patches", final_norm=final_norm)[:, 0]
+    cls = network(crops, blocks=(2,), ways=(("cls", final_norm),))[:, 0]
+    patches = network(crops, blocks=(2,), ways=(("patches", final_norm),))[:, 0]
     assert torch.allclose(cls, tokens[:, 0], atol=1e-5)
     assert torch.allclose(patches, tokens[:, 1:].mean(1), atol=1e-5)
 

@@ -21,8 +21,9 @@ from ..recipe import Recipe
 from .fetch import NoConnection, cached_path, fetch, how_to_get
 from .guards import check_crops
 from .localizations import LOCALIZATIONS
-from .network import OWN, Network
+from .network import Network
 from .openphenom import OpenPhenomNetwork
+from .readout import CLS, OWN, PATCHES, Readout
 from .specs import (
     ENCODERS,
     TIMM,
@@ -54,15 +55,6 @@ LEAST_COSINE = 0.999  # of an embedding in half precision to the same in float32
 CPU_BATCH_BYTES = 2**28  # activations at once; more is not faster on a processor, whose caches are small
 GPU_SHARE = 0.7  # of the memory that is free
 LARGEST_BATCH = 256  # more is not faster on a GPU
-
-
-@dataclass(frozen=True, kw_only=True)
-class Readout:
-    """Which block's output is the embedding, counted from 1, and how its tokens are pooled (see `network.Network`)."""
-
-    block: int | None = None  # None: the last
-    pooling: str = OWN
-    final_norm: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,9 +93,7 @@ class Encoder:
         self.spec = spec
         self.device = torch.device(device)
         self.precision = precision
-        self.block = readout.block or len(network.blocks)
-        self.pooling = readout.pooling
-        self.final_norm = readout.final_norm
+        self.readout = replace(readout, block=readout.block or len(network.blocks))
         self.dim = network.poolings[readout.pooling]
         self._network = network.to(self.device).eval()
         self._heads = [head.to(self.device).eval() for head in heads]
@@ -117,18 +107,22 @@ class Encoder:
     def __repr__(self) -> str:
         return f"Encoder({self.spec.name!r}, dim={self.dim}, device={str(self.device)!r}, precision={self.precision!r})"
 
-    def recipe(self, *, masking: str) -> Recipe:
-        """Return how embeddings of this encoder come to be; `masking` says what the crops show (cell or none)."""
+    def recipe(self, *, masking: str, readout: Readout | None = None) -> Recipe:
+        """Return how embeddings of this encoder come to be; `masking` says what the crops show (cell or none).
+
+        readout: another one of its network's, whose embeddings no head reads.
+        """
         config = self.spec.network
+        read = readout or self.readout
         return Recipe(
             encoder=self.spec.name,
-            dim=self.dim,
+            dim=self._network.poolings[read.pooling],
             weights=self._origin.weights,
             weights_sha256=self._origin.sha256,
-            heads_sha256=self._origin.heads_sha256,
+            heads_sha256=self._origin.heads_sha256 if read == self.readout else None,
             attention_heads=config.n_heads if isinstance(config, NetworkConfig) else None,
-            block=self.block,
-            pooling=describe_pooling(self._network, self.pooling, final_norm=self.final_norm),
+            block=read.block,
+            pooling=describe_pooling(self._network, read),
             channels=self.spec.channels,
             crop_px=self.spec.crop_px,
             crop_um=round(self.spec.crop_um, 4),
@@ -144,7 +138,12 @@ class Encoder:
         crops: (N, C, H, W) uint8, uint16 or float intensities, channels in the order of `spec.channels`, H and W
         multiples of the patch. Returns (N, dim) float32, not scaled to unit length.
         """
-        return self._embed(crops, blocks=(self.block,), pooling=self.pooling, final_norm=self.final_norm)[:, 0]
+        return self._embed_own(crops)
+
+    @property
+    def n_blocks(self) -> int:
+        """The block that it ends at, counted from 1."""
+        return len(self._network.blocks)
 
     def embed_blocks(self, crops: np.ndarray, *, pooling: str = OWN, final_norm: bool = True) -> np.ndarray:
         """Embed crops, as `embed` takes them, by every block in one pass: (N, blocks, dim) float32.
@@ -153,7 +152,25 @@ class Encoder:
         latter read tokens that went through the network's last normalization.
         """
         check_pooling(self._network, pooling)
-        return self._embed(crops, blocks=tuple(range(1, self.block + 1)), pooling=pooling, final_norm=final_norm)
+        return self._embed(crops, blocks=tuple(range(1, self.n_blocks + 1)), ways=((pooling, final_norm),))
+
+    def embed_readouts(self, crops: np.ndarray) -> dict[Readout, np.ndarray]:
+        """Embed crops, as `embed` takes them, in every way to read this encoder, in one pass: (N, dim) float32 each.
+
+        All blocks by each pooling; `cls` and `patches` with and without the final normalization, the others as the
+        network's authors end them.
+        """
+        poolings = self._network.poolings
+        ways = [(name, True) for name in poolings] + [(name, False) for name in poolings if name in (CLS, PATCHES)]
+        blocks = tuple(range(1, self.n_blocks + 1))
+        found = self._embed(crops, blocks=blocks, ways=ways)
+        ends = np.cumsum([poolings[name] for name, _ in ways])
+        by_way = dict(zip(ways, np.split(found, ends[:-1], axis=2), strict=True))
+        return {
+            Readout(block=block, pooling=name, final_norm=norm): by_way[name, norm][:, block - 1]
+            for block in blocks
+            for name, norm in ways
+        }
 
     def localize(self, crops: np.ndarray) -> np.ndarray:
         """Return the probability of each of `LOCALIZATIONS` for crops as `embed` takes them: (N, 31) float32."""
@@ -197,10 +214,8 @@ class Encoder:
         """
         if self.precision == "float32":
             return 1.0
-        uncompiled = self._embed(
-            crops, blocks=(self.block,), pooling=self.pooling, final_norm=self.final_norm, compiled=False
-        )
-        here = torch.from_numpy(uncompiled[:, 0])
+        uncompiled = self._embed_own(crops, compiled=False)
+        here = torch.from_numpy(uncompiled)
         exact = torch.from_numpy(self._in_float32().embed(crops))
         cosine = float(functional.cosine_similarity(here, exact).min())
         if not cosine >= LEAST_COSINE:
@@ -230,15 +245,24 @@ class Encoder:
             self._batch_sizes[size] = self._chosen_batch or min(fitting, LARGEST_BATCH)
         return self._batch_sizes[size]
 
+    def _embed_own(self, crops: np.ndarray, *, compiled: bool = True) -> np.ndarray:
+        """Embed crops by this encoder's own readout, (N, dim) float32."""
+        way = (self.readout.pooling, self.readout.final_norm)
+        return self._embed(crops, blocks=(self.n_blocks,), ways=(way,), compiled=compiled)[:, 0]
+
     def _embed(
-        self, crops: np.ndarray, *, blocks: tuple[int, ...], pooling: str, final_norm: bool, compiled: bool = True
+        self, crops: np.ndarray, *, blocks: Sequence[int], ways: Sequence[tuple[str, bool]], compiled: bool = True
     ) -> np.ndarray:
-        """Embed crops by `blocks`, (N, len(blocks), dim) float32, in batches that fit into memory."""
+        """Embed crops by `blocks`, each in several ways, side by side, in batches that fit into memory.
+
+        Returns (N, len(blocks), dims of all ways) float32.
+        """
         crops = np.asarray(crops)
         self._check(crops)
         network = self._compiled if compiled and self._compiled is not None else self._network.__call__
-        run = partial(network, blocks=blocks, pooling=pooling, final_norm=final_norm)
-        found = np.empty((len(crops), len(blocks), self._network.poolings[pooling]), np.float32)
+        run = partial(network, blocks=blocks, ways=ways)
+        dim = sum(self._network.poolings[pooling] for pooling, _ in ways)
+        found = np.empty((len(crops), len(blocks), dim), np.float32)
         size, start = crops.shape[2:], 0
         while start < len(crops):
             n, failed = self.batch_size(*size), False
@@ -312,11 +336,9 @@ class Encoder:
             raise BadWeights(f"No localization head of {self.spec.name!r} is loaded. {hint}".rstrip())
 
 
-def describe_pooling(network: Network, pooling: str, *, final_norm: bool) -> str:
+def describe_pooling(network: Network, readout: Readout) -> str:
     """Return the pooling as the recipe says it."""
-    if pooling == OWN:
-        return network.own_pooling
-    return pooling if final_norm else f"{pooling}, no final norm"
+    return network.own_pooling if readout.pooling == OWN else readout.way
 
 
 def check_pooling(network: Network, pooling: str) -> None:
@@ -425,7 +447,7 @@ def load_encoder_of(recipe: Recipe, *, name: str | None = None, weights: Sequenc
     network = make_network(spec)
     for pooling in network.poolings:
         for final_norm in (True, False):
-            if describe_pooling(network, pooling, final_norm=final_norm) == recipe.pooling:
+            if describe_pooling(network, Readout(pooling=pooling, final_norm=final_norm)) == recipe.pooling:
                 return load_encoder(
                     spec,
                     weights=weights,

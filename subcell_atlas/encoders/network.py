@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MIN_MAX_EPS", "OWN", "Network", "min_max", "project_patches"]
+from .readout import OWN
 
-OWN = "own"  # the pooling that the network's authors publish
+__all__ = ["MIN_MAX_EPS", "Network", "min_max", "project_patches"]
+
 MIN_MAX_EPS = 1e-6  # as in SubCell's training code
 
 
@@ -61,9 +62,17 @@ class Network(nn.Module):
         does as its authors do.
         """
 
-    def forward(self, pixels: Tensor, *, blocks: Sequence[int], pooling: str = OWN, final_norm: bool = True) -> Tensor:
-        """Map normalized crops to the embeddings of `blocks` (B, len(blocks), dim), in one pass."""
-        pooled = [self.pool(tokens, pooling, final_norm=final_norm) for tokens in self.tokens_after(pixels, blocks)]
+    def forward(
+        self, pixels: Tensor, *, blocks: Sequence[int], ways: Sequence[tuple[str, bool]] = ((OWN, True),)
+    ) -> Tensor:
+        """Map normalized crops to the embeddings of `blocks` (B, len(blocks), dim), in one pass.
+
+        ways: poolings, each with its `final_norm` (see `pool`); of several the embeddings stand side by side.
+        """
+        pooled = [
+            torch.cat([self.pool(tokens, pooling, final_norm=norm) for pooling, norm in ways], dim=1)
+            for tokens in self.tokens_after(pixels, blocks)
+        ]
         return torch.stack(pooled, dim=1)
 
     @abstractmethod

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import BadInput
-from .network import OWN, Network, project_patches
+from .network import Network, project_patches
+from .readout import OWN
 from .specs import OpenPhenomConfig
 
 __all__ = ["OpenPhenomNetwork"]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from ..box_operators import make_torchvision_importable
 from ..errors import AtlasError, BadInput, MissingExtra, UnknownName
-from .network import OWN, Network, min_max
+from .network import Network, min_max
+from .readout import OWN
 from .specs import CHANNELS, SUBCELL_CROP_UM, TIMM, EncoderSpec, Published, TimmConfig
 
 __all__ = ["TimmNetwork", "import_timm", "timm_spec"]

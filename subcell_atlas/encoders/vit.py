@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .network import OWN, Network, min_max, project_patches
+from .network import Network, min_max, project_patches
+from .readout import OWN
 from .specs import NetworkConfig
 
 __all__ = ["LocalizationHead", "SubCellNetwork"]

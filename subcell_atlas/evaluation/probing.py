@@ -23,6 +23,7 @@ __all__ = ["ProbeResult", "Score", "probe"]
 N_FOLDS = 5
 N_INNER_FOLDS = 3
 REGULARIZATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)  # scikit-learn's C, strongest first
+Parts = Sequence[tuple[np.ndarray, np.ndarray]]  # the rows of the training and of the test part of each fold
 MAX_ITERATIONS = 500  # more change no prediction: what has not converged by then is hardly regularized
 
 
@@ -127,7 +128,8 @@ def predict_all(vectors: np.ndarray, truth: np.ndarray, groups: np.ndarray, *, r
     """Predict every row by probes that have not seen its group."""
     linear, nearest, chosen = np.full(len(truth), -1), np.full(len(truth), -1), []
     for train, test in split(truth, groups, at_most=N_FOLDS, rng=rng):
-        c = choose_regularization(vectors[train], truth[train], groups[train], rng=rng)
+        inner = inner_parts(truth[train], groups[train], rng=rng)
+        c = choose_regularization(vectors[train], truth[train], inner)
         known, asked = standardize(vectors[train], vectors[test])
         linear[test] = linear_predictions(known, truth[train], asked, path=[c])[0]
         nearest[test] = nearest_predictions(known, truth[train], asked)
@@ -135,20 +137,24 @@ def predict_all(vectors: np.ndarray, truth: np.ndarray, groups: np.ndarray, *, r
     return Predicted(linear, nearest, chosen)
 
 
-def choose_regularization(
-    vectors: np.ndarray, truth: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator
-) -> float:
-    """Return the regularization of the best balanced accuracy in folds of the rows given; of equals the strongest.
+def inner_parts(truth: np.ndarray, groups: np.ndarray, *, rng: np.random.Generator) -> Parts:
+    """Return the folds of rows to learn from by which a regularization is chosen; none of a single group."""
+    return list(split(truth, groups, at_most=N_INNER_FOLDS, rng=rng)) if len(np.unique(groups)) > 1 else []
 
-    Classes that no inner fold can learn, being in one group of these alone, are wrong with any and change nothing.
+
+def choose_regularization(vectors: np.ndarray, truth: np.ndarray, parts: Parts) -> float:
+    """Return the regularization of the best balanced accuracy in `parts` of the rows given; of equals the strongest.
+
+    Classes that no fold can learn, being in one group of these alone, are wrong with any and change nothing.
     """
-    if len(np.unique(groups)) < 2:
+    if not parts:
         return REGULARIZATIONS[0]
     predicted = np.full((len(REGULARIZATIONS), len(truth)), -1)
-    for train, test in split(truth, groups, at_most=N_INNER_FOLDS, rng=rng):
+    for train, test in parts:
         known, asked = standardize(vectors[train], vectors[test])
         predicted[:, test] = linear_predictions(known, truth[train], asked, path=REGULARIZATIONS)
-    accuracies = [np.nanmean(recalls(truth, own, n_classes=truth.max() + 1)) for own in predicted]
+    rows = np.concatenate([test for _, test in parts])
+    accuracies = [np.nanmean(recalls(truth[rows], own, n_classes=truth.max() + 1)) for own in predicted[:, rows]]
     return REGULARIZATIONS[int(np.argmax(accuracies))]
 
 
@@ -192,7 +198,8 @@ def linear_predictions(
 
     if len(np.unique(truth)) < 2:
         return [np.full(len(test), truth[0]) for _ in path]
-    if train.shape[1] > len(train):  # turned into the space that its rows span: the same fit, in fewer dimensions
+    # turned into the space that its rows span: the same fit, where so few dimensions are worth finding that space
+    if train.shape[1] > 4 * len(train):
         axes = np.linalg.svd(train, full_matrices=False)[2]
         train, test = train @ axes.T, test @ axes.T
     model = LogisticRegression(class_weight="balanced", max_iter=MAX_ITERATIONS, warm_start=True)

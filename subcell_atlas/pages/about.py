@@ -13,6 +13,7 @@ import pyarrow as pa
 import streamlit as st
 
 from subcell_atlas.about import correction_in_words, recipe_in_words
+from subcell_atlas.block_evaluation import block_rows, block_words
 from subcell_atlas.evaluate import agreement_rows, function_rows
 from subcell_atlas.localization_evaluation import localization_rows
 from subcell_atlas.pages import parts, reading
@@ -47,6 +48,7 @@ EVALUATIONS = {
     "consistency": "Replicates",
     "perturbations": "Conditions",
     "relationships": "Relationships",
+    "blocks": "Blocks of an encoder",
 }
 METRICS = {
     "modality": "By",
@@ -266,6 +268,13 @@ def show_metrics(name: str, metrics: Mapping[str, Any]) -> None:
     if name == "localization":
         st.caption("Read off the vectors by a linear probe and by nearest neighbors; the mean over classes.")
         grid(localization_rows(metrics))
+        return
+    if name == "blocks":
+        told = (
+            f"How well {metrics['label']} is read off cells by each block of {metrics['encoder']}: balanced accuracy,"
+        )
+        st.caption(plain(f"{told} {metrics['group']} held out. {' '.join(block_words(metrics))}"))
+        grid(block_rows(metrics))
         return
     if name in ("consistency", "perturbations"):
         grid([row for row in figures(metrics) if row["low"] is not None])

@@ -1,0 +1,180 @@
+"""Labelled cells of a source, read by every block of an encoder, and of another beside it, in one pass over them."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from subcell_atlas.errors import BadInput
+from subcell_atlas.identifiers import protein_id
+
+from .job import Options, make_plan
+from .ledger import Digests
+from .loader import prepared_pictures
+from .sources import Source
+
+if TYPE_CHECKING:
+    from subcell_atlas.encoders.encoder import Encoder
+    from subcell_atlas.encoders.readout import Readout
+
+__all__ = ["LabelledCells", "Picked", "pick_pictures", "read_cells"]
+
+MOST_CLASSES = 30  # those of the most groups: of more, hardly a cell each would be looked at
+AT_ONCE = 64  # crops that wait for an encoder
+PROTEIN = "protein_id"
+GROUPS = {"localization": (PROTEIN, "image_id")}  # by label: what is held out whole, the first that can be
+USUAL_GROUPS = ("plate", "image_id")
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Pictures to look at: numbers in the source, in the order to take them, and the label and group of each by name.
+
+    left_out: classes that are in one group alone, or beyond the most that are asked, and the pictures of each.
+    """
+
+    indices: Sequence[int]
+    label_of: Mapping[str, str]
+    group_of: Mapping[str, str]
+    group: str
+    left_out: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class LabelledCells:
+    """Cells with a label and a group each, (n,), and what each encoder makes of them: (n, dim) float32 a readout."""
+
+    labels: list[str]
+    groups: list[str]
+    vectors: list[dict[Readout, np.ndarray]]
+    n_rejected: int
+
+
+def pick_pictures(source: Source, *, label: str, group: str | None, seed: int) -> Picked:
+    """Choose pictures whose `label` is known, a column of theirs, so that classes and groups come evenly.
+
+    group: the column of what is held out whole; for localizations the protein unless told otherwise, else the plate,
+    else the picture. Raise BadInput when there are not two classes in two groups each.
+    """
+    rows = [values_of(source.item(index)) for index in range(len(source))]
+    check_column(rows, label)
+    known = [index for index, row in enumerate(rows) if label in row]
+    if group is not None:
+        check_column(rows, group)
+    for by in [group] if group else GROUPS.get(label, USUAL_GROUPS):
+        of_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for index in known:
+            if by in rows[index]:
+                of_class[rows[index][label]][rows[index][by]].append(index)
+        able = [name for name, groups in of_class.items() if len(groups) > 1]
+        if len(able) > 1:
+            break
+    else:
+        msg = f"No two values of {label!r} are in two values of {by!r} each, one to learn from and one to ask about."
+        raise BadInput(f"{msg}\nGive more pictures, another --label, or another --group, such as image_id.")
+    rng = np.random.default_rng(seed)
+    shuffled = [able[at] for at in rng.permutation(len(able))]
+    kept = sorted(shuffled, key=lambda name: -len(of_class[name]))[:MOST_CLASSES]
+    indices = list(
+        in_turn([in_turn([mixed(own, rng) for own in mixed(of_class[name].values(), rng)]) for name in kept])
+    )
+    counts = {name: sum(map(len, groups.values())) for name, groups in of_class.items() if name not in kept}
+    names = {index: rows[index]["image_id"] for index in indices}
+    return Picked(
+        indices,
+        {names[index]: rows[index][label] for index in indices},
+        {names[index]: rows[index][by] for index in indices},
+        by,
+        counts,
+    )
+
+
+def values_of(item: Any) -> dict[str, str]:
+    """Return what is known of a picture, one value a column; a localization is known where there is one alone."""
+    metadata = dict(item.metadata)
+    found = {
+        "image_id": item.image_id,
+        PROTEIN: protein_id(metadata),
+        **json.loads(metadata.pop("extra", None) or "{}"),
+    }
+    places = metadata.pop("localization")
+    found |= metadata | ({"localization": places[0]} if len(places) == 1 else {})
+    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def check_column(rows: Sequence[Mapping[str, str]], name: str) -> None:
+    """Raise BadInput when no picture has a value of this column."""
+    if not any(name in row for row in rows):
+        there = ", ".join(sorted({column for row in rows for column in row}))
+        raise BadInput(f"No picture says its {name!r}; known of them: {there}.")
+
+
+def mixed(items: Iterable[Any], rng: np.random.Generator) -> list[Any]:
+    """Return items in another order."""
+    given = list(items)
+    return [given[at] for at in rng.permutation(len(given))]
+
+
+def in_turn(lists: Iterable[Iterable[int]]) -> Iterator[int]:
+    """Yield the first of each list, then the second of each, and so on."""
+    absent = -1
+    return (number for number in chain.from_iterable(zip_longest(*lists, fillvalue=absent)) if number != absent)
+
+
+def read_cells(
+    source: Source, picked: Picked, encoders: Sequence[Encoder], *, n_cells: int, options: Options, seed: int
+) -> LabelledCells:
+    """Read at most `n_cells` cells of the pictures that were picked, few of each, in every way by encoders of one spec.
+
+    Raise BadInput when there is no cell.
+    """
+    from tqdm import tqdm
+
+    rng = np.random.default_rng(seed)
+    plan = make_plan(source, encoders[0], options, done=Digests())
+    most = max(1, n_cells // len(picked.indices))  # of a picture: cells of one are much alike
+    labels: list[str] = []
+    groups: list[str] = []
+    waiting: list[np.ndarray] = []
+    parts: list[list[dict[Readout, np.ndarray]]] = [[] for _ in encoders]
+    rejected: dict[str, str] = {}
+
+    def embed() -> None:
+        crops = np.stack(waiting)
+        waiting.clear()
+        for own, encoder in zip(parts, encoders, strict=True):
+            own.append(encoder.embed_readouts(crops))
+
+    items = (source.item(index) for index in picked.indices)
+    pictures = prepared_pictures(plan, items, options.workers)
+    bar = tqdm(total=n_cells, unit="cell", desc="cells", disable=not options.progress)
+    with closing(pictures), bar:
+        for picture in pictures:
+            if picture.reject is not None or picture.crops is None:
+                rejected[picture.image_id] = picture.reject or ""
+                continue
+            for number in rng.permutation(len(picture.crops))[:most]:
+                waiting.append(picture.crops[number])
+                labels.append(picked.label_of[picture.image_id])
+                groups.append(picked.group_of[picture.image_id])
+                bar.update()
+                if len(waiting) == AT_ONCE:
+                    embed()
+                if len(labels) == n_cells:
+                    break
+            if len(labels) == n_cells:
+                break
+    if waiting:
+        embed()
+    if not labels:
+        first = "; ".join(f"{name}: {reason}" for name, reason in list(rejected.items())[:3])
+        raise BadInput(f"No cell was found in {len(rejected)} pictures. {first}")
+    vectors = [{read: np.concatenate([part[read] for part in own]) for read in own[0]} for own in parts]
+    return LabelledCells(labels, groups, vectors, len(rejected))
