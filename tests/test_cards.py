@@ -1,3 +1,7 @@
+"""Cards: what a browser is sent of a cell is text, never markup."""
+
+from __future__ import annotations
+
 import base64
 import json
 import sys

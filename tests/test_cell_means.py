@@ -1,3 +1,7 @@
+"""Means of cells by replicate: those of the cells, centred as profiles are."""
+
+from __future__ import annotations
+
 import numpy as np
 import pyarrow as pa
 import pytest

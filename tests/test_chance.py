@@ -1,3 +1,7 @@
+"""What chance gives: p-values with one added, and their false discovery rate."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from scipy import stats

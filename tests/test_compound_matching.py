@@ -1,3 +1,7 @@
+"""Compounds and the genes they hit, from an atlas and a file of the truth."""
+
+from __future__ import annotations
+
 import json
 
 import numpy as np

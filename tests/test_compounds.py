@@ -1,3 +1,7 @@
+"""Compounds against knock-outs: scores are scikit-learn's, what is planted is matched, noise is chance."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score

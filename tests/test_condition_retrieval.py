@@ -1,3 +1,7 @@
+"""Retrieval of conditions and mechanisms: what is planted is found, plates and wells are kept apart."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from planted_screen import DIM, write_screen

@@ -1,3 +1,7 @@
+"""Replicate consistency: pairs, null and statistics are those of slow loops and of scipy."""
+
+from __future__ import annotations
+
 import itertools
 
 import numpy as np

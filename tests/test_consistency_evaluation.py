@@ -1,3 +1,7 @@
+"""Consistency of an atlas: replicates of every kind, and what is said where there are none."""
+
+from __future__ import annotations
+
 import numpy as np
 import pyarrow as pa
 import pytest

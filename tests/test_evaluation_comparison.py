@@ -1,3 +1,7 @@
+"""Several embeddings side by side: differences are paired, what one lacks is told."""
+
+from __future__ import annotations
+
 import json
 
 import numpy as np

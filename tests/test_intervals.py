@@ -1,3 +1,7 @@
+"""Intervals and paired differences: they cover what is planted, and names are drawn whole."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 

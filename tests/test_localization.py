@@ -1,3 +1,7 @@
+"""The probes of localization: scikit-learn's figures, groups held out whole."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge

@@ -1,3 +1,7 @@
+"""Localization of an atlas: what is planted is told, by gene and by antibody, and leaks are counted."""
+
+from __future__ import annotations
+
 import csv
 import json
 from collections import Counter

@@ -1,3 +1,7 @@
+"""The 31 classes and their coarse groups, as tables write them."""
+
+from __future__ import annotations
+
 import csv
 
 from subcell_atlas.encoders.localizations import COARSE_GROUPS, LOCALIZATIONS, coarse_group, standard_localization

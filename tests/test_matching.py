@@ -1,3 +1,7 @@
+"""Average precision by rules of who is like whom: that of copairs, and of slow loops where there are ties."""
+
+from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import pytest

@@ -1,3 +1,7 @@
+"""Conditions of an atlas: what moves is found, against the controls of its own plates."""
+
+from __future__ import annotations
+
 import numpy as np
 import pyarrow as pa
 import pytest

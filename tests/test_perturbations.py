@@ -1,3 +1,7 @@
+"""Energy distance, cosines and their permutations: those of slow loops and of scipy."""
+
+from __future__ import annotations
+
 import itertools
 
 import numpy as np

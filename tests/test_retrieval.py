@@ -1,3 +1,7 @@
+"""Retrieval of labels by neighbors: scikit-learn's average precision, and chance for noise."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score

@@ -1,3 +1,7 @@
+"""Retrieval of an atlas: proteins, replicates, and what stands in where replicates lack."""
+
+from __future__ import annotations
+
 import numpy as np
 import pyarrow as pa
 import pytest

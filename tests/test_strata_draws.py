@@ -1,3 +1,7 @@
+"""Draws within strata: as often as every permutation gives them, and no row twice."""
+
+from __future__ import annotations
+
 import itertools
 
 import numpy as np

@@ -1,3 +1,7 @@
+"""Wells: means of their cells, centred on the controls of their plate."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from planted_screen import DIM, write_screen
