@@ -6,6 +6,7 @@ is what the others are held against, on what both have: the same queries, pairs 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -16,6 +17,7 @@ from .errors import BadInput, NotBuilt
 from .evaluate import KIND, evaluate
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.intervals import paired_difference
+from .recipe import Recipe
 from .runs import Run
 from .store import Store
 
@@ -26,11 +28,13 @@ __all__ = ["Comparison", "compare_evaluations", "figure_rows", "name_subjects"]
 class Comparison:
     """What was measured of each embedding, by name; differences: a record for each metric of each but the first.
 
-    skipped: why an evaluation could not be made of an embedding, by both names.
+    recipes: how each came to be, where that is known. skipped: why an evaluation could not be made of an embedding, by
+    both names.
     """
 
     measured: Mapping[str, Mapping[str, Measured]]
     differences: Sequence[Mapping[str, Any]]
+    recipes: Mapping[str, Recipe | None]
     skipped: Mapping[str, Mapping[str, str]]
 
     def as_object(self) -> dict[str, Any]:
@@ -38,7 +42,20 @@ class Comparison:
         results = {
             name: {key: found.metrics for key, found in of_one.items()} for name, of_one in self.measured.items()
         }
-        return {"subjects": results, "differences": list(self.differences), "skipped": dict(self.skipped)}
+        recipes = {name: json.loads(recipe.to_json()) if recipe else None for name, recipe in self.recipes.items()}
+        return {
+            "subjects": results,
+            "differences": list(self.differences),
+            "recipes": recipes,
+            "skipped": dict(self.skipped),
+        }
+
+    def recipe_rows(self) -> list[dict[str, Any]]:
+        """Return a row for each field in which the recipes differ, with what each embedding has."""
+        stored = {name: json.loads(recipe.to_json()) if recipe else {} for name, recipe in self.recipes.items()}
+        fields = dict.fromkeys(field for recipe in stored.values() for field in recipe)
+        rows = [{"recipe": field, **{name: own.get(field) for name, own in stored.items()}} for field in fields]
+        return [row for row in rows if len({str(row[name]) for name in stored}) > 1]
 
 
 def name_subjects(
@@ -85,8 +102,11 @@ def compare_evaluations(
     first, *others = subjects
     differences = [row for other in others for row in differences_of(measured, other, first, seed=options.seed)]
     run = Run.start(subjects[first].store, kind=f"{KIND}comparison")
-    run.finish({"subjects": list(subjects), "differences": differences, "seed": options.seed})
-    return Comparison(measured, differences, skipped)
+    recipes = {label: subject.recipe for label, subject in subjects.items()}
+    found = Comparison(measured, differences, recipes, skipped)
+    told = {"subjects": list(subjects), "differences": differences, "seed": options.seed}
+    run.finish({**told, "recipes": found.as_object()["recipes"]})
+    return found
 
 
 def differences_of(

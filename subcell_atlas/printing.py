@@ -236,6 +236,8 @@ def show_differences(compared: Comparison) -> None:
         columns = ["subject", "evaluation", "metric", "difference", "low", "high", "p", "n"]
         against = compared.differences[0]["against"]
         show(compared.differences, columns, title=f"More than {against}, on what both have; 95 % intervals")
+    if told := compared.recipe_rows():
+        show(told, list(told[0]), title="in what their recipes differ")
     for subject, reasons in compared.skipped.items():
         for evaluation, reason in reasons.items():
             click.echo(f"{subject}, {evaluation}: {reason}", err=True)

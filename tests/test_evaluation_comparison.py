@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +15,9 @@ from subcell_atlas.cli import main
 from subcell_atlas.errors import BadInput, NotBuilt
 from subcell_atlas.evaluated import EvaluationOptions, Subject
 from subcell_atlas.evaluation.figure import draw_metrics
-from subcell_atlas.evaluation_comparison import compare_evaluations, figure_rows, name_subjects
+from subcell_atlas.evaluation_comparison import Comparison, compare_evaluations, figure_rows, name_subjects
 from subcell_atlas.profiles import vector_array
+from subcell_atlas.recipe import Recipe
 from subcell_atlas.store import Store
 
 
@@ -62,6 +64,18 @@ def test_the_better_embedding_has_more_and_the_same_has_the_same(strong, weak):
     kept = next(json.loads(row["counts"]) for row in kinds if row["kind"] == "evaluate comparison")
     assert kept["subjects"] == ["weak", "again", "strong"]
     assert len(kept["differences"]) == len(found.differences)
+
+
+def test_in_what_recipes_differ_is_told(strong, weak):
+    last = Recipe(encoder="subcell-rybg-mae", dim=1536, block=12, pooling="gated attention")
+    recipes = {"last": last, "best": replace(last, dim=768, block=9, pooling="cls"), "ready-made": None}
+    found = Comparison({}, [], recipes, {})
+    assert [row["recipe"] for row in found.recipe_rows()] == ["block", "dim", "encoder", "pooling"]
+    assert found.recipe_rows()[0] == {"recipe": "block", "last": 12, "best": 9, "ready-made": None}
+    assert found.as_object()["recipes"]["best"]["pooling"] == "cls"
+    assert Comparison({}, [], {"one": last, "same": last}, {}).recipe_rows() == []
+    subjects = {"weak": Subject(weak), "strong": Subject(strong)}
+    assert compare_evaluations(subjects, ["consistency"], EvaluationOptions()).recipes == {"weak": None, "strong": None}
 
 
 def test_embeddings_are_told_apart_by_the_shortest_names(strong, weak, tmp_path):
