@@ -7,6 +7,7 @@ network before it learned anything.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,7 +18,7 @@ import numpy as np
 from .encoders.readout import Readout
 from .errors import BadInput, NotBuilt
 from .evaluated import EvaluationOptions, Measured, Subject
-from .evaluation.blocks import Chosen, Figure, Readings, choose_readout, read_labels
+from .evaluation.blocks import FEWEST_GROUPS, Chosen, Figure, Readings, choose_readout, read_labels
 
 __all__ = ["block_rows", "block_words", "measure_blocks"]
 
@@ -140,6 +141,8 @@ def block_words(found: Mapping[str, Any]) -> Iterator[str]:
     gain = f"{more['value']:+.3f} ({more['low']:+.3f} to {more['high']:+.3f})"
     if all(best[name] == final[name] for name in ("block", "pooling")):
         yield "The last block as published is the best: nothing is gained by another."
+    elif not math.isfinite(more["low"]):
+        yield f"Fewer than {FEWEST_GROUPS} groups ({found['group']}) are held out: how sure the gain is cannot be told."
     elif more["low"] > 0:
         yield f"Taking the best in place of the last block gains {gain}."
     else:

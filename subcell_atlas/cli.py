@@ -1243,8 +1243,10 @@ def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, see
     from .writing import check_file_place, written_whole
 
     out, given = options["out"], options["encoder_name"] or default_encoder(uri)
-    if out is not None:
-        check_file_place(out, *([figure] if figure else []))
+    given_files = [Path(name) for name in (options["manifest"], *options["weights"]) if name and "://" not in name]
+    for file, others in ((out, [figure] if figure else []), (figure, [])):
+        if file is not None:
+            check_file_place(file, *given_files, *others)
     how = {"weights": options["weights"], "precision": None, "scale": "native", "channels": None}
     spec = chosen_spec(given, how)
     source = labelled_source(uri, options, spec)
@@ -1267,7 +1269,7 @@ def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, see
     else:
         show_blocks(found.metrics)
         if options["manifest"]:
-            click.echo(how_to_ingest(found.metrics["best"], options, encoder=given))
+            click.echo(how_to_ingest(found.metrics["best"], options, encoder=given, uri=uri))
     if out is not None:
         with written_whole(out) as part:
             part.write_text(json_text(found.metrics["recipe"], indent=2) + "\n", encoding="utf-8")
@@ -1277,13 +1279,13 @@ def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, see
         click.echo(f"Drawn: {figure}", err=True)
 
 
-def how_to_ingest(best: Mapping[str, Any], options: Mapping[str, Any], *, encoder: str) -> str:
+def how_to_ingest(best: Mapping[str, Any], options: Mapping[str, Any], *, encoder: str, uri: str) -> str:
     """Return the command that embeds the same manifest by the best block."""
     parts = ["subcell-atlas", "ingest", "images", options["manifest"], *(["--crops"] if options["crops"] else [])]
     parts += ["--encoder", encoder, *(part for file in options["weights"] for part in ("--weights", file))]
     if options["pixel_size"] != HPA_PIXEL_SIZE_UM:
-        parts += ["--pixel-size", f"{options['pixel_size']:g}"]
-    parts += ["--block", str(best["block"]), "--pooling", best["pooling"]]
+        parts += ["--pixel-size", repr(options["pixel_size"])]
+    parts += ["--block", str(best["block"]), "--pooling", best["pooling"], "--atlas", uri]
     return shlex.join(parts if best["final_norm"] else [*parts, "--no-final-norm"])
 
 

@@ -82,6 +82,7 @@ def test_the_recipe_is_of_the_encoder_that_ends_at_the_best(measured, rng):
         ((1, "cls"), 0.01, "gains +0.040 (+0.010 to +0.070)."),
         ((1, "cls"), -0.01, "is not shown: +0.040 (-0.010 to +0.070)."),
         ((2, "own"), -0.01, "The last block as published is the best"),
+        ((1, "cls"), float("nan"), "Fewer than 5 "),
     ],
 )
 def test_whether_anything_is_gained_is_said(measured, best, low, wanted):
@@ -158,6 +159,18 @@ def test_what_cannot_be_asked_is_said_and_leaves_nothing_behind(tmp_path, argume
     assert wanted in done.output
     assert not isinstance(done.exception, Exception) or isinstance(done.exception, SystemExit)
     assert not (tmp_path / "atlas").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--figure"])
+def test_the_manifest_is_never_written_over(tmp_path, option):
+    manifest = write_manifest(tmp_path / "cells.svg", [write_cell(tmp_path, "cell") | {"moa": "a"}])
+    before = manifest.read_bytes()
+    done = run(
+        "blocks", "--manifest", manifest, "--crops", "--label", "moa", "--atlas", tmp_path / "a", option, manifest
+    )
+    assert done.exit_code == 1
+    assert "written over" in done.output
+    assert manifest.read_bytes() == before
 
 
 def test_blocks_are_not_searched_unless_they_are_named(demo_atlas, tmp_path):

@@ -45,7 +45,6 @@ def test_accuracies_are_those_of_scikit_learn_for_any_weights(rng):
         [Readout(block=block) for block in (1, 2, 3, 4)], (predicted == truth).astype(np.float32), truth, of_group
     )
     weights = readings.draw(seed=1, n_draws=20)
-    weights[0, truth == 2] = 0  # a class that does not count
     found = readings.accuracies(weights)
     for draw, own in enumerate(weights):
         for row in range(4):
@@ -59,6 +58,17 @@ def test_accuracies_are_those_of_scikit_learn_for_any_weights(rng):
             )
             assert found[draw, row] == pytest.approx(wanted, abs=1e-6)
     assert np.isnan(readings.accuracies(np.zeros((1, len(truth)), np.float32))).all()
+
+
+def test_classes_of_few_groups_count_as_much_as_others():
+    n_groups, shares = (2, 2, 20, 20), (0.2, 0.2, 0.8, 0.8)
+    truth = np.repeat(np.arange(4), [5 * n for n in n_groups])
+    right = np.array(shares)[truth][None].repeat(2, axis=0)
+    readings = Readings([Readout(block=1), LAST], right, truth, np.arange(len(truth)) // 5)
+    chosen = choose_readout(readings, against=LAST, seed=0)
+    assert chosen.figure()[0] == pytest.approx(0.5)
+    assert chosen.other() == pytest.approx((0.5, 0.5, 0.5))
+    assert readings.curve(seed=0)[LAST] == pytest.approx((0.5, 0.5, 0.5))
 
 
 def test_whole_groups_are_drawn(rng):

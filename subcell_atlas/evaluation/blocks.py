@@ -22,6 +22,7 @@ __all__ = ["Chosen", "Figure", "Readings", "choose_readout", "read_labels"]
 N_FOLDS = 5
 N_REPEATS = 3
 N_DRAWS = 1000
+FEWEST_GROUPS = 5  # to draw among: of fewer the draws are a handful, and tell no interval
 Figure = tuple[float, float, float]  # a value and the ends of its interval
 
 
@@ -38,21 +39,23 @@ class Readings:
     truth: np.ndarray
     groups: np.ndarray
 
-    def accuracies(self, weights: np.ndarray) -> np.ndarray:
-        """Return the balanced accuracy of each readout, (draws, r), each cell counted as `weights` (draws, n) says.
+    def recalls(self, weights: np.ndarray) -> np.ndarray:
+        """Return the recall of each class by each readout, (classes, draws, r); NaN of a class that does not count.
 
-        The mean of the recalls of those classes that count; NaN where none does.
+        Each cell counts as `weights` (draws, n) says.
         """
-        recalls = np.full((self.truth.max() + 1, len(weights), len(self.readouts)), np.nan)
-        for number, recall in enumerate(recalls):
+        found = np.full((self.truth.max() + 1, len(weights), len(self.readouts)), np.nan)
+        for number, recall in enumerate(found):
             rows = self.truth == number
             own = weights[:, rows]
             total = own.sum(axis=1)
             counts = total > 0
             recall[counts] = own[counts] @ self.right[:, rows].T / total[counts, None]
-        known = ~np.isnan(recalls)
-        sums = np.where(known, recalls, 0.0).sum(axis=0)
-        return np.where(known.any(axis=0), sums / np.maximum(known.sum(axis=0), 1), np.nan)
+        return found
+
+    def accuracies(self, weights: np.ndarray) -> np.ndarray:
+        """Return the balanced accuracy of each readout, (draws, r), as `over_classes` has it."""
+        return over_classes(self.recalls(weights))
 
     def draw(self, *, seed: int, n_draws: int = N_DRAWS) -> np.ndarray:
         """Return how often each cell counts when groups are drawn with return, (n_draws, n); 0: its group was not."""
@@ -65,7 +68,7 @@ class Readings:
         """Return the balanced accuracy of each readout with the ends of its 95 % interval, over draws of groups."""
         whole = self.accuracies(np.ones((1, len(self.truth)), np.float32))[0]
         drawn = self.accuracies(self.draw(seed=seed))
-        moved = drawn - np.nanmean(drawn, axis=0) + whole
+        moved = drawn - drawn.mean(axis=0) + whole
         low, high = np.nanquantile(moved, INTERVAL, axis=0)
         return dict(zip(self.readouts, zip(whole.tolist(), low.tolist(), high.tolist(), strict=True), strict=True))
 
@@ -75,29 +78,36 @@ class Chosen:
     """The readout that was chosen, and the last one, which is held against it.
 
     in_draws: what was chosen in each draw, (draws,); accuracies: of that, by cells which had no part in choosing it,
-    (draws,); others: of the other readout by the same cells, (draws,).
+    (draws,); others: of the other readout by the same cells, (draws,). n_groups: that were drawn among.
     """
 
     readout: Readout
     in_draws: Sequence[Readout]
     accuracies: np.ndarray
     others: np.ndarray
+    n_groups: int
 
     def figure(self) -> Figure:
         """Return the balanced accuracy that what is chosen in this way has, and the ends of its 95 % interval."""
-        return with_ends(self.accuracies)
+        return self._with_ends(self.accuracies)
 
     def other(self) -> Figure:
         """Return the same of the other readout."""
-        return with_ends(self.others)
+        return self._with_ends(self.others)
 
     def difference(self) -> dict[str, float]:
         """Return how much more is read off what was chosen: `value`, the ends of its interval and a two-sided p."""
         differences = self.accuracies - self.others
-        value, low, high = with_ends(differences)
+        value, low, high = self._with_ends(differences)
+        if np.isnan(low):
+            return {"value": value, "low": low, "high": high, "p": low}
         told = differences[np.isfinite(differences)]
         rare = min((told <= 0).sum(), (told >= 0).sum())
         return {"value": value, "low": low, "high": high, "p": float(min(1.0, 2 * (rare + 1) / (len(told) + 1)))}
+
+    def _with_ends(self, draws: np.ndarray) -> Figure:
+        value, low, high = with_ends(draws)
+        return (value, low, high) if self.n_groups >= FEWEST_GROUPS else (value, float("nan"), float("nan"))
 
     def share(self) -> float:
         """Return in what share of the draws the same was chosen."""
@@ -131,7 +141,7 @@ def read_labels(
     jobs = (delayed(times_right)(given, truth, parts) for given in vectors.values())
     found = Parallel(n_jobs=workers, return_as="generator")(jobs)
     counts = list(tqdm(found, total=len(vectors), desc=progress, disable=progress is None, unit="probe"))
-    return Readings(list(vectors), (np.stack(counts) / n_repeats).astype(np.float32), truth, of_group)
+    return Readings(list(vectors), np.stack(counts) / n_repeats, truth, of_group)
 
 
 @dataclass(frozen=True)
@@ -172,13 +182,26 @@ def choose_readout(readings: Readings, *, against: Readout, seed: int, n_draws: 
     best = int(np.argmax(readings.accuracies(np.ones((1, len(readings.truth)), np.float32))[0]))
     weights = readings.draw(seed=seed, n_draws=n_draws)
     winners = np.argmax(readings.accuracies(weights), axis=1)
-    left_out = readings.accuracies((weights == 0).astype(np.float32))
+    left_out = readings.recalls((weights == 0).astype(np.float32))
     return Chosen(
         readings.readouts[best],
         [readings.readouts[winner] for winner in winners],
-        left_out[np.arange(len(winners)), winners],
-        left_out[:, list(readings.readouts).index(against)],
+        over_classes(left_out[:, np.arange(len(winners)), winners]),
+        over_classes(left_out[:, :, list(readings.readouts).index(against)]),
+        int(readings.groups.max()) + 1,
     )
+
+
+def over_classes(recalls: np.ndarray) -> np.ndarray:
+    """Return the mean over classes of recalls (classes, draws, …).
+
+    A class that is not in a draw counts there as it does on average: were it left out, a class of few groups, which is
+    missing often, would weigh less than others. NaN where a class is in no draw.
+    """
+    n = np.isfinite(recalls).sum(axis=1, keepdims=True)
+    total = np.nansum(recalls, axis=1, keepdims=True)
+    usual = np.where(n > 0, total / np.maximum(n, 1), np.nan)
+    return np.where(np.isfinite(recalls), recalls, usual).mean(axis=0)
 
 
 def with_ends(draws: np.ndarray) -> Figure:
