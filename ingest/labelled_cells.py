@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from subcell_atlas.identifiers import protein_id
 from .job import Options, make_plan
 from .ledger import Digests
 from .loader import prepared_pictures
+from .prepare import Prepared
 from .sources import Source
 
 if TYPE_CHECKING:
@@ -140,41 +141,38 @@ def read_cells(
     rng = np.random.default_rng(seed)
     plan = make_plan(source, encoders[0], options, done=Digests())
     most = max(1, n_cells // len(picked.indices))  # of a picture: cells of one are much alike
-    labels: list[str] = []
-    groups: list[str] = []
-    waiting: list[np.ndarray] = []
+    names: list[str] = []
     parts: list[list[dict[Readout, np.ndarray]]] = [[] for _ in encoders]
     rejected: dict[str, str] = {}
-
-    def embed() -> None:
-        crops = np.stack(waiting)
-        waiting.clear()
-        for own, encoder in zip(parts, encoders, strict=True):
-            own.append(encoder.embed_readouts(crops))
-
     items = (source.item(index) for index in picked.indices)
     pictures = prepared_pictures(plan, items, options.workers)
     bar = tqdm(total=n_cells, unit="cell", desc="cells", disable=not options.progress)
+    cells = islice(some_of_each(pictures, rejected, most=most, rng=rng), n_cells)
     with closing(pictures), bar:
-        for picture in pictures:
-            if picture.reject is not None or picture.crops is None:
-                rejected[picture.image_id] = picture.reject or ""
-                continue
-            for number in rng.permutation(len(picture.crops))[:most]:
-                waiting.append(picture.crops[number])
-                labels.append(picked.label_of[picture.image_id])
-                groups.append(picked.group_of[picture.image_id])
-                bar.update()
-                if len(waiting) == AT_ONCE:
-                    embed()
-                if len(labels) == n_cells:
-                    break
-            if len(labels) == n_cells:
-                break
-    if waiting:
-        embed()
-    if not labels:
+        while chunk := list(islice(cells, AT_ONCE)):
+            crops = np.stack([crop for _, crop in chunk])
+            for own, encoder in zip(parts, encoders, strict=True):
+                own.append(encoder.embed_readouts(crops))
+            names += [name for name, _ in chunk]
+            bar.update(len(chunk))
+    if not names:
         first = "; ".join(f"{name}: {reason}" for name, reason in list(rejected.items())[:3])
         raise BadInput(f"No cell was found in {len(rejected)} pictures. {first}")
     vectors = [{read: np.concatenate([part[read] for part in own]) for read in own[0]} for own in parts]
+    labels, groups = ([of[name] for name in names] for of in (picked.label_of, picked.group_of))
     return LabelledCells(labels, groups, vectors, len(rejected))
+
+
+def some_of_each(
+    pictures: Iterable[Prepared], rejected: dict[str, str], *, most: int, rng: np.random.Generator
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield at most so many cells of each picture, drawn at random: its name and the crop.
+
+    Pictures without cells go into `rejected`, with the reason.
+    """
+    for picture in pictures:
+        if picture.reject is not None or picture.crops is None:
+            rejected[picture.image_id] = picture.reject or ""
+            continue
+        for number in rng.permutation(len(picture.crops))[:most]:
+            yield picture.image_id, picture.crops[number]

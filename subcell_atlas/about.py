@@ -293,7 +293,7 @@ def check_contents(store: Store) -> list[Check]:
         checks += [check_profiles(store, commands), check_index(store, commands)]
     checks += [check_sequences(store, commands), check_fusion(store, commands), check_annotations(store)]
     checks += [check_map(store, commands), check_functions(store, commands)]
-    told = {check.name for check in checks} | {"profiles"}
+    told = {check.name for check in checks} | {"profiles"}  # which come of cells, and are told of with these
     checks += [Check(name, "note", OUTDATED, fix) for name, fix in commands.items() if name not in told]
     return [*checks, check_evaluations(store)]
 

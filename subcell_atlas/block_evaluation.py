@@ -6,7 +6,6 @@ network before it learned anything.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from .errors import BadInput, NotBuilt
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.blocks import FEWEST_GROUPS, Chosen, Figure, Readings, choose_readout, read_labels
 
-__all__ = ["block_rows", "block_words", "measure_blocks"]
+__all__ = ["block_rows", "block_words", "is_last", "measure_blocks", "way_of"]
 
 
 def measure_blocks(subject: Subject, options: EvaluationOptions) -> Measured:
@@ -52,7 +51,7 @@ def measure_blocks(subject: Subject, options: EvaluationOptions) -> Measured:
         raise BadInput(f"{msg}\nGive more pictures, or more --n-cells.")
     found = [
         read_labels(
-            {name: vectors[rows] for name, vectors in of_encoder.items()},
+            {readout: vectors[rows] for readout, vectors in of_encoder.items()},
             labels,
             groups,
             seed=options.seed,
@@ -79,7 +78,7 @@ def measure_blocks(subject: Subject, options: EvaluationOptions) -> Measured:
         "classes": dict(classes),
         "left_out": dict(picked.left_out),
         "n_rejected": cells.n_rejected,
-        "recipe": json.loads(asked.encoder.recipe(masking=how.masking, readout=chosen.readout).to_json()),
+        "recipe": asked.encoder.recipe(masking=how.masking, readout=chosen.readout).as_object(),
     }
     for of_untrained, readings in zip(untrained, found[1:], strict=True):
         metrics["untrained"] = chosen_record(of_untrained)
@@ -139,7 +138,7 @@ def block_words(found: Mapping[str, Any]) -> Iterator[str]:
     if "untrained" in found:
         yield f"The same network untrained, at its best: {in_words(found['untrained'])}."
     gain = f"{more['value']:+.3f} ({more['low']:+.3f} to {more['high']:+.3f})"
-    if all(best[name] == final[name] for name in ("block", "pooling")):
+    if is_last(found):
         yield "The last block as published is the best: nothing is gained by another."
     elif not math.isfinite(more["low"]):
         yield f"Fewer than {FEWEST_GROUPS} groups ({found['group']}) are held out: how sure the gain is cannot be told."
@@ -149,8 +148,17 @@ def block_words(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"That the best gains anything over the last block is not shown: {gain}."
 
 
+def is_last(found: Mapping[str, Any]) -> bool:
+    """Tell whether the best is the last block as published."""
+    return all(found["best"][name] == found["final"][name] for name in ("block", "pooling"))
+
+
+def way_of(record: Mapping[str, Any]) -> str:
+    """Return the way in which the tokens of a record's block were pooled, as curves name it."""
+    return Readout(pooling=record["pooling"], final_norm=record["final_norm"]).way
+
+
 def in_words(record: Mapping[str, Any]) -> str:
     """Return a way to read a block, its figure and the ends of its interval."""
-    way = Readout(pooling=record["pooling"], final_norm=record["final_norm"]).way
     ends = f"{record['balanced_accuracy_low']:.3f} to {record['balanced_accuracy_high']:.3f}"
-    return f"block {record['block']} ({way}): {record['balanced_accuracy']:.3f} ({ends})"
+    return f"block {record['block']} ({way_of(record)}): {record['balanced_accuracy']:.3f} ({ends})"

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .encoders.readout import Readout
-from .evaluation.figure import COLORS, check_figure
-from .writing import written_whole
+from .block_evaluation import is_last, way_of
+from .evaluation.figure import COLORS, check_figure, save_plot
 
 __all__ = ["draw_curve"]
 
@@ -21,18 +20,17 @@ def draw_curve(found: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(7.5, 4.4), layout="constrained")
     axes = figure.subplots()
     best, final = found["best"], found["final"]
-    chosen = Readout(pooling=best["pooling"], final_norm=best["final_norm"]).way
     for number, (way, own) in enumerate(found["curve"].items()):
         color = COLORS[number % len(COLORS)]
         blocks = range(1, len(own["balanced_accuracy"]) + 1)
         axes.plot(blocks, own["balanced_accuracy"], "o-", color=color, markersize=3.5, label=way)
-        if way == chosen:
+        if way == way_of(best):
             axes.fill_between(blocks, own["low"], own["high"], color=color, alpha=0.15, linewidth=0)
         if untrained := found.get("untrained_curve"):
             values = untrained[way]["balanced_accuracy"]
             axes.plot(blocks, values, ":", color=color, linewidth=1.2)
     marks = [(best, "*", "best, by cells that had no part in choosing it")]
-    if any(best[name] != final[name] for name in ("block", "pooling")):
+    if not is_last(found):
         marks.append((final, "s", "last block as published, by the same cells"))
     for record, symbol, name in marks:
         at, value = record["block"], record["balanced_accuracy"]
@@ -46,9 +44,5 @@ def draw_curve(found: Mapping[str, Any], path: Path) -> None:
     axes.set_ylabel(f"balanced accuracy of {found['label']}, {found['group']} held out", fontsize=8)
     axes.set_xticks(list(blocks))
     axes.tick_params(labelsize=8)
-    axes.grid(axis="y", color="#e3e5e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside upper center", ncols=3, fontsize=8, frameon=False)
-    with written_whole(path) as part:
-        figure.savefig(part, format=path.suffix[1:].lower(), dpi=160)
+    save_plot(figure, axes, path, grid="y")

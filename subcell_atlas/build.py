@@ -33,7 +33,7 @@ from .gene_functions import (
     settings_of_functions,
 )
 from .maps import MAIN, MAP_TABLES, MapSettings, build_map_named, known_maps, map_inputs, settings_of
-from .proteins import as_object, correction_of, write_proteins
+from .proteins import correction_of, write_proteins
 from .runs import Run
 from .sequence_vectors import embed_sequences, has_sequences, sequences_to_embed, stored_encoder
 from .store import Store
@@ -125,7 +125,7 @@ def build_profiles(store: Store, settings: CorrectionSettings, seed: int) -> dic
     recipe = corrected_recipe(store.recipe("cells", "embedding"), settings, dim)
     about = made.about | {"space": write_space(store, made.space)}
     write_proteins(store, made.proteins, vector="image", recipe=recipe, from_cells=True)
-    recipes = {"embedding": as_object(recipe)} if recipe else {}
+    recipes = {"embedding": recipe.as_object()} if recipe else {}
     metadata = {"built_from": built_from, "recipes": recipes, "correction": about}
     store.write("profiles", made.profiles, metadata=metadata)
     forget_other_spaces(store, about["space"])

@@ -6,7 +6,6 @@ is what the others are held against, on what both have: the same queries, pairs 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -42,17 +41,20 @@ class Comparison:
         results = {
             name: {key: found.metrics for key, found in of_one.items()} for name, of_one in self.measured.items()
         }
-        recipes = {name: json.loads(recipe.to_json()) if recipe else None for name, recipe in self.recipes.items()}
         return {
             "subjects": results,
             "differences": list(self.differences),
-            "recipes": recipes,
+            "recipes": self.recipe_objects(),
             "skipped": dict(self.skipped),
         }
 
+    def recipe_objects(self) -> dict[str, dict[str, Any] | None]:
+        """Return the recipes as objects of JSON."""
+        return {name: recipe.as_object() if recipe else None for name, recipe in self.recipes.items()}
+
     def recipe_rows(self) -> list[dict[str, Any]]:
         """Return a row for each field in which the recipes differ, with what each embedding has."""
-        stored = {name: json.loads(recipe.to_json()) if recipe else {} for name, recipe in self.recipes.items()}
+        stored = {name: recipe or {} for name, recipe in self.recipe_objects().items()}
         fields = dict.fromkeys(field for recipe in stored.values() for field in recipe)
         rows = [{"recipe": field, **{name: own.get(field) for name, own in stored.items()}} for field in fields]
         return [row for row in rows if len({str(row[name]) for name in stored}) > 1]
@@ -105,7 +107,7 @@ def compare_evaluations(
     recipes = {label: subject.recipe for label, subject in subjects.items()}
     found = Comparison(measured, differences, recipes, skipped)
     told = {"subjects": list(subjects), "differences": differences, "seed": options.seed}
-    run.finish({**told, "recipes": found.as_object()["recipes"]})
+    run.finish({**told, "recipes": found.recipe_objects()})
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from .profiles import merge_proteins, vectors_of
 from .recipe import CENTER, Recipe
 from .store import Store
 
-__all__ = ["as_object", "check_correction_of", "correction_of", "write_proteins"]
+__all__ = ["check_correction_of", "correction_of", "write_proteins"]
 
 FROM_CELLS = (
     "image",
@@ -62,7 +61,7 @@ def write_proteins(
     merged = merge_proteins(old, new)
     if vector is not None:
         marks[vector] = mark_of(merged, vector)
-        recipes[vector] = as_object(recipe) if recipe else None
+        recipes[vector] = recipe.as_object() if recipe else None
         made_from_cells = made_from_cells | {vector} if from_cells else made_from_cells - {vector}
     metadata = {"recipes": recipes, "marks": marks, "from_cells": sorted(made_from_cells)}
     store.write("proteins", merged, metadata=metadata)
@@ -91,8 +90,3 @@ def mark_of(proteins: pa.Table, vector: str) -> str:
     known = proteins.filter(proteins[vector].is_valid())
     ids = "\0".join(known["protein_id"].to_pylist())
     return hashlib.sha256(ids.encode() + vectors_of(known[vector]).tobytes()).hexdigest()[:16]
-
-
-def as_object(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as the JSON object that is stored with a table."""
-    return dict(json.loads(recipe.to_json()))

@@ -48,6 +48,10 @@ class Recipe:
             del values["correction"]
         return json.dumps(values, sort_keys=True)
 
+    def as_object(self) -> dict[str, Any]:
+        """Return the recipe as JSON has it, as it is stored with a table."""
+        return dict(json.loads(self.to_json()))
+
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """Read what `to_json` wrote; fields of a later version are ignored."""

@@ -373,7 +373,7 @@ class Store:
         self._commit("cells", drop)
 
     def _begin_cells(self, rows: pa.Table, recipe: Recipe) -> None:
-        self._open_or_create("cells", rows, metadata={"recipes": {"embedding": json.loads(recipe.to_json())}})
+        self._open_or_create("cells", rows, metadata={"recipes": {"embedding": recipe.as_object()}})
         stored = self.recipe("cells", "embedding")  # another job may have begun the table
         if stored is not None:
             stored.check_same(recipe, here="the cells of this atlas", there="These cells")

@@ -142,7 +142,7 @@ class Encoder:
 
     @property
     def n_blocks(self) -> int:
-        """The block that it ends at, counted from 1."""
+        """How many blocks it has; the embedding is taken after the last."""
         return len(self._network.blocks)
 
     def embed_blocks(self, crops: np.ndarray, *, pooling: str = OWN, final_norm: bool = True) -> np.ndarray:

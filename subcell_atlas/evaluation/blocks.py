@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..encoders.readout import Readout
-from .intervals import INTERVAL
+from .intervals import INTERVAL, ends, two_sided
 from .probing import Parts, check_probe, choose_regularization, inner_parts, linear_predictions, split, standardize
 
 __all__ = ["Chosen", "Figure", "Readings", "choose_readout", "read_labels"]
@@ -57,6 +57,10 @@ class Readings:
         """Return the balanced accuracy of each readout, (draws, r), as `over_classes` has it."""
         return over_classes(self.recalls(weights))
 
+    def whole(self) -> np.ndarray:
+        """Return the balanced accuracy of each readout, (r,), every cell counted once."""
+        return self.accuracies(np.ones((1, len(self.truth)), np.float32))[0]
+
     def draw(self, *, seed: int, n_draws: int = N_DRAWS) -> np.ndarray:
         """Return how often each cell counts when groups are drawn with return, (n_draws, n); 0: its group was not."""
         rng = np.random.default_rng(seed)
@@ -66,7 +70,7 @@ class Readings:
 
     def curve(self, *, seed: int) -> dict[Readout, Figure]:
         """Return the balanced accuracy of each readout with the ends of its 95 % interval, over draws of groups."""
-        whole = self.accuracies(np.ones((1, len(self.truth)), np.float32))[0]
+        whole = self.whole()
         drawn = self.accuracies(self.draw(seed=seed))
         moved = drawn - drawn.mean(axis=0) + whole
         low, high = np.nanquantile(moved, INTERVAL, axis=0)
@@ -99,15 +103,13 @@ class Chosen:
         """Return how much more is read off what was chosen: `value`, the ends of its interval and a two-sided p."""
         differences = self.accuracies - self.others
         value, low, high = self._with_ends(differences)
-        if np.isnan(low):
-            return {"value": value, "low": low, "high": high, "p": low}
-        told = differences[np.isfinite(differences)]
-        rare = min((told <= 0).sum(), (told >= 0).sum())
-        return {"value": value, "low": low, "high": high, "p": float(min(1.0, 2 * (rare + 1) / (len(told) + 1)))}
+        p = two_sided(differences) if np.isfinite(low) else float("nan")
+        return {"value": value, "low": low, "high": high, "p": p}
 
     def _with_ends(self, draws: np.ndarray) -> Figure:
-        value, low, high = with_ends(draws)
-        return (value, low, high) if self.n_groups >= FEWEST_GROUPS else (value, float("nan"), float("nan"))
+        told = draws[np.isfinite(draws)]
+        value = float(told.mean()) if len(told) else float("nan")
+        return value, *(ends(told) if self.n_groups >= FEWEST_GROUPS else (float("nan"), float("nan")))
 
     def share(self) -> float:
         """Return in what share of the draws the same was chosen."""
@@ -179,7 +181,7 @@ def times_right(vectors: np.ndarray, truth: np.ndarray, parts: Sequence[Fold]) -
 
 def choose_readout(readings: Readings, *, against: Readout, seed: int, n_draws: int = N_DRAWS) -> Chosen:
     """Choose the readout of the highest balanced accuracy, of equals the first, and measure the choosing, see above."""
-    best = int(np.argmax(readings.accuracies(np.ones((1, len(readings.truth)), np.float32))[0]))
+    best = int(np.argmax(readings.whole()))
     weights = readings.draw(seed=seed, n_draws=n_draws)
     winners = np.argmax(readings.accuracies(weights), axis=1)
     left_out = readings.recalls((weights == 0).astype(np.float32))
@@ -202,12 +204,3 @@ def over_classes(recalls: np.ndarray) -> np.ndarray:
     total = np.nansum(recalls, axis=1, keepdims=True)
     usual = np.where(n > 0, total / np.maximum(n, 1), np.nan)
     return np.where(np.isfinite(recalls), recalls, usual).mean(axis=0)
-
-
-def with_ends(draws: np.ndarray) -> Figure:
-    """Return the mean of draws (n,) and the ends of their 95 % interval; NaN when none is finite."""
-    told = draws[np.isfinite(draws)]
-    if not len(told):
-        return (float("nan"),) * 3
-    low, high = np.quantile(told, INTERVAL)
-    return float(told.mean()), float(low), float(high)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import BadInput, MissingExtra
 from ..writing import check_file_place, written_whole
 
-__all__ = ["check_figure", "draw_metrics"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["COLORS", "check_figure", "draw_metrics", "save_plot"]
 
 KINDS = (".png", ".svg", ".pdf")
 COLORS = ("#1b6ca8", "#e8590c", "#2b8a3e", "#7048a8", "#b08900", "#5c5f66")
@@ -53,10 +57,15 @@ def draw_metrics(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_ylim(len(metrics) - 0.5, -0.5)
     axes.set_xlabel("value, with the 95 % interval over proteins", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
-    axes.grid(axis="x", color="#e3e5e8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     if len(subjects) > 1:
         figure.legend(loc="outside upper center", ncols=min(len(subjects), 4), fontsize=8, frameon=False)
+    save_plot(figure, axes, path, grid="x")
+
+
+def save_plot(figure: Figure, axes: Axes, path: Path, *, grid: Literal["x", "y"]) -> None:
+    """Write a plot with lines of a grid across one of its axes."""
+    axes.grid(axis=grid, color="#e3e5e8", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
     with written_whole(path) as part:
         figure.savefig(part, format=path.suffix[1:].lower(), dpi=160)

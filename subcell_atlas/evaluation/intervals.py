@@ -15,7 +15,17 @@ import numpy as np
 
 from ..errors import BadInput
 
-__all__ = ["INTERVAL", "Difference", "Interval", "Observed", "interval", "paired_difference", "weighted_mean"]
+__all__ = [
+    "INTERVAL",
+    "Difference",
+    "Interval",
+    "Observed",
+    "ends",
+    "interval",
+    "paired_difference",
+    "two_sided",
+    "weighted_mean",
+]
 
 N_DRAWS = 1000
 INTERVAL = (0.025, 0.975)
@@ -120,9 +130,7 @@ def paired_difference(one: Observed, other: Observed, *, seed: int, n_draws: int
     value, against = a.value(), b.value()
     differences = around(value - against, found[0] - found[1])
     low, high = ends(differences) if n_drawn > 1 else (float("nan"), float("nan"))
-    told = differences[np.isfinite(differences)]
-    rare = min((told <= 0).sum(), (told >= 0).sum())
-    p = float(min(1.0, 2 * (rare + 1) / (len(told) + 1))) if n_drawn > 1 else float("nan")
+    p = two_sided(differences) if n_drawn > 1 else float("nan")
     return Difference(value, against, value - against, low, high, p, len(shared), n_drawn)
 
 
@@ -154,3 +162,10 @@ def ends(draws: np.ndarray) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(finite, INTERVAL)
     return float(low), float(high)
+
+
+def two_sided(differences: np.ndarray) -> float:
+    """Return the p-value, with one added, that there is no difference, by draws (n,) of it."""
+    told = differences[np.isfinite(differences)]
+    rare = min((told <= 0).sum(), (told >= 0).sum())
+    return float(min(1.0, 2 * (rare + 1) / (len(told) + 1)))
