@@ -100,13 +100,9 @@ def pick_pictures(source: Source, *, label: str, group: str | None, seed: int) -
 def values_of(item: Any) -> dict[str, str]:
     """Return what is known of a picture, one value a column; a localization is known where there is one alone."""
     metadata = dict(item.metadata)
-    found = {
-        "image_id": item.image_id,
-        PROTEIN: protein_id(metadata),
-        **json.loads(metadata.pop("extra", None) or "{}"),
-    }
-    places = metadata.pop("localization")
-    found |= metadata | ({"localization": places[0]} if len(places) == 1 else {})
+    places, others = metadata.pop("localization"), json.loads(metadata.pop("extra", None) or "{}")
+    found = {**others, **metadata, "image_id": item.image_id, PROTEIN: protein_id(metadata)}
+    found |= {"localization": places[0]} if len(places) == 1 else {}
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 

@@ -1161,7 +1161,7 @@ def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tup
     type=click.IntRange(10),
     default=2000,
     show_default=True,
-    help="blocks: at most so many, evenly over classes.",
+    help="blocks: at most so many, classes and groups in turn.",
 )
 @pixel_size_option(help="blocks: for rows without pixel_size_um.")
 @click.option(

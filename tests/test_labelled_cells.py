@@ -72,6 +72,14 @@ def test_a_column_of_ones_own_can_be_told(tmp_path):
     assert set(picked.group_of.values()) == {"A0", "A1", "A2", "A3"}
 
 
+def test_the_protein_is_the_atlases_whatever_column_the_manifest_has_of_that_name(tmp_path):
+    rows = rows_of(
+        8, condition=lambda at: f"c{at % 2}", gene_symbol=lambda at: f"G{at // 2}", protein_id=lambda at: "mine"
+    )
+    picked = pick_pictures(source_of(tmp_path, rows), label="condition", group="protein_id", seed=0)
+    assert set(picked.group_of.values()) == {"G0", "G1", "G2", "G3"}
+
+
 def test_of_many_classes_those_of_the_most_groups_are_asked(tmp_path):
     rows = rows_of(
         4 * MOST_CLASSES + 9,
