@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -34,17 +35,22 @@ GROUPS = {"localization": (PROTEIN, "image_id")}  # by label: what is held out w
 USUAL_GROUPS = ("plate", "image_id")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Picked:
     """Pictures to look at: numbers in the source, in the order to take them, and the label and group of each by name.
 
-    left_out: classes that are in one group alone, or beyond the most that are asked, and the pictures of each.
+    label, group: the columns these are of. n_unlabelled: pictures without a label, or with several; n_ungrouped: of the
+    others those without a group. left_out: classes that are in one group alone, or beyond the most that are asked, and
+    the pictures of each.
     """
 
     indices: Sequence[int]
+    label: str
+    group: str
     label_of: Mapping[str, str]
     group_of: Mapping[str, str]
-    group: str
+    n_unlabelled: int
+    n_ungrouped: int
     left_out: Mapping[str, int]
 
 
@@ -62,38 +68,46 @@ def pick_pictures(source: Source, *, label: str, group: str | None, seed: int) -
     """Choose pictures whose `label` is known, a column of theirs, so that classes and groups come evenly.
 
     group: the column of what is held out whole; for localizations the protein unless told otherwise, else the plate,
-    else the picture. Raise BadInput when there are not two classes in two groups each.
+    where most pictures have one, else the picture. Raise BadInput when there are not two classes in two groups each.
     """
+    if group == label:
+        raise BadInput(f"{label!r} is what is to be told; it cannot be held out too. Give another --group.")
     rows = [values_of(source.item(index)) for index in range(len(source))]
     check_column(rows, label)
     known = [index for index, row in enumerate(rows) if label in row]
     if group is not None:
         check_column(rows, group)
+    if len({rows[index][label] for index in known}) == 1:
+        raise BadInput(f"All pictures have the same {label!r}: {rows[known[0]][label]}. Give pictures of others too.")
     for by in [group] if group else GROUPS.get(label, USUAL_GROUPS):
         of_class: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for index in known:
-            if by in rows[index]:
-                of_class[rows[index][label]][rows[index][by]].append(index)
+        grouped = [index for index in known if by in rows[index]]
+        for index in grouped:
+            of_class[rows[index][label]][rows[index][by]].append(index)
         able = [name for name, groups in of_class.items() if len(groups) > 1]
-        if len(able) > 1:
+        is_usual = by in (group, "image_id") or 2 * len(grouped) > len(known)
+        if len(able) > 1 and is_usual:
             break
     else:
         msg = f"No two values of {label!r} are in two values of {by!r} each, one to learn from and one to ask about."
-        raise BadInput(f"{msg}\nGive more pictures, another --label, or another --group, such as image_id.")
+        others = "" if by == "image_id" else ", or another --group, such as image_id"
+        raise BadInput(f"{msg}\nGive more pictures or another --label{others}.")
     rng = np.random.default_rng(seed)
     shuffled = [able[at] for at in rng.permutation(len(able))]
     kept = sorted(shuffled, key=lambda name: -len(of_class[name]))[:MOST_CLASSES]
     indices = list(
         in_turn([in_turn([mixed(own, rng) for own in mixed(of_class[name].values(), rng)]) for name in kept])
     )
-    counts = {name: sum(map(len, groups.values())) for name, groups in of_class.items() if name not in kept}
     names = {index: rows[index]["image_id"] for index in indices}
     return Picked(
-        indices,
-        {names[index]: rows[index][label] for index in indices},
-        {names[index]: rows[index][by] for index in indices},
-        by,
-        counts,
+        indices=indices,
+        label=label,
+        group=by,
+        label_of={names[index]: rows[index][label] for index in indices},
+        group_of={names[index]: rows[index][by] for index in indices},
+        n_unlabelled=len(rows) - len(known),
+        n_ungrouped=len(known) - len(grouped),
+        left_out={name: sum(map(len, groups.values())) for name, groups in of_class.items() if name not in kept},
     )
 
 
@@ -128,22 +142,20 @@ def in_turn(lists: Iterable[Iterable[int]]) -> Iterator[int]:
 def read_cells(
     source: Source, picked: Picked, encoders: Sequence[Encoder], *, n_cells: int, options: Options, seed: int
 ) -> LabelledCells:
-    """Read at most `n_cells` cells of the pictures that were picked, few of each, in every way by encoders of one spec.
+    """Read at most `n_cells` cells of the pictures that were picked, in every way by encoders of one spec.
 
     Raise BadInput when there is no cell.
     """
     from tqdm import tqdm
 
-    rng = np.random.default_rng(seed)
     plan = make_plan(source, encoders[0], options, done=Digests())
-    most = max(1, n_cells // len(picked.indices))  # of a picture: cells of one are much alike
     names: list[str] = []
     parts: list[list[dict[Readout, np.ndarray]]] = [[] for _ in encoders]
     rejected: dict[str, str] = {}
     items = (source.item(index) for index in picked.indices)
     pictures = prepared_pictures(plan, items, options.workers)
     bar = tqdm(total=n_cells, unit="cell", desc="cells", disable=not options.progress)
-    cells = islice(some_of_each(pictures, rejected, most=most, rng=rng), n_cells)
+    cells = some_of_each(pictures, picked, rejected, n_cells=n_cells, rng=np.random.default_rng(seed))
     with closing(pictures), bar:
         while chunk := list(islice(cells, AT_ONCE)):
             crops = np.stack([crop for _, crop in chunk])
@@ -153,22 +165,39 @@ def read_cells(
             bar.update(len(chunk))
     if not names:
         first = "; ".join(f"{name}: {reason}" for name, reason in list(rejected.items())[:3])
-        raise BadInput(f"No cell was found in {len(rejected)} pictures. {first}")
+        hint = "" if source.item(0).is_crop else "\nIf each row is one cell already cut out, say so with --crops."
+        raise BadInput(f"No cell was found in {len(rejected)} pictures. {first}{hint}")
     vectors = [{read: np.concatenate([part[read] for part in own]) for read in own[0]} for own in parts]
     labels, groups = ([of[name] for name in names] for of in (picked.label_of, picked.group_of))
     return LabelledCells(labels, groups, vectors, len(rejected))
 
 
 def some_of_each(
-    pictures: Iterable[Prepared], rejected: dict[str, str], *, most: int, rng: np.random.Generator
+    pictures: Iterable[Prepared],
+    picked: Picked,
+    rejected: dict[str, str],
+    *,
+    n_cells: int,
+    rng: np.random.Generator,
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield at most so many cells of each picture, drawn at random: its name and the crop.
+    """Yield in all `n_cells` cells, drawn at random, or as many as there are: the name of the picture, and the crop.
 
-    Pictures without cells go into `rejected`, with the reason.
+    Each class has its share, and of this each of its pictures, cells of one being much alike; what one picture lacks
+    the next make up for. Pictures without cells go into `rejected`, with the reason.
     """
+    to_come, taken, wanted = Counter(picked.label_of.values()), Counter[str](), n_cells
     for picture in pictures:
+        label = picked.label_of[picture.image_id]
+        of_each_class = (wanted + sum(taken[name] for name in to_come)) / len(to_come)
+        share = math.ceil(max(of_each_class - taken[label], 0) / to_come[label])
+        to_come -= Counter([label])
         if picture.reject is not None or picture.crops is None:
             rejected[picture.image_id] = picture.reject or ""
             continue
-        for number in rng.permutation(len(picture.crops))[:most]:
+        chosen = rng.permutation(len(picture.crops))[: min(share, wanted)]
+        for number in chosen:
             yield picture.image_id, picture.crops[number]
+        taken[label] += len(chosen)
+        wanted -= len(chosen)
+        if not wanted:
+            return

@@ -66,7 +66,9 @@ def prepared_elsewhere(plan: Plan, items: Iterator[Item], workers: int) -> Itera
                     ahead.append(pool.submit(prepare_chunk, chunk))  # may start a worker
             if not ahead:
                 return
-            pictures = unpack(ahead.popleft().result())
+            parcel = ahead[0].result()  # until it is here, an interrupt leaves it among those to discard
+            ahead.popleft()
+            pictures = unpack(parcel)
             size = chunk_size(pictures)
             yield from pictures
     finally:

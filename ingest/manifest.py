@@ -161,6 +161,12 @@ class Manifest:
         """Return one row; nothing is read yet."""
         return ManifestItem(self.rows[index], self.folder, self.is_crops, self.channels, cache=self.cache)
 
+    def files_called(self, name: str) -> list[Path]:
+        """Return the files of this name, without its folder, that rows tell and that are not on the web."""
+        told = (row.get(column, "") for row in self.rows for column in (*CHANNEL_COLUMNS, "image", "mask"))
+        addresses = {join(self.folder, file) for file in told if name_of(file) == name}
+        return [Path(address) for address in addresses if not is_remote(address)]
+
 
 def read_manifest(
     path: Path | str,

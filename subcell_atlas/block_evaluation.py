@@ -19,7 +19,9 @@ from .errors import BadInput, NotBuilt
 from .evaluated import EvaluationOptions, Measured, Subject
 from .evaluation.blocks import FEWEST_GROUPS, Chosen, Figure, Readings, choose_readout, read_labels
 
-__all__ = ["block_rows", "block_words", "is_last", "measure_blocks", "way_of"]
+__all__ = ["block_rows", "block_words", "is_last", "is_shown", "left_out_words", "measure_blocks", "way_of"]
+
+MOST_NAMED = 6  # values of a label
 
 
 def measure_blocks(subject: Subject, options: EvaluationOptions) -> Measured:
@@ -30,6 +32,9 @@ def measure_blocks(subject: Subject, options: EvaluationOptions) -> Measured:
     network of this shape that learned nothing, measured likewise. `curve`: of each way to pool tokens the balanced
     accuracy by block, with the ends of its interval over groups; `untrained_curve`. `recipe`: of the encoder that ends
     at the best.
+
+    What was not asked: `n_unlabelled`, `n_ungrouped` and `n_rejected` pictures; `left_out`, classes with the number of
+    their pictures; `n_dropped` cells of classes of which cells were found in one group alone.
     """
     del subject  # nothing of an atlas is read
     asked = options.pictures
@@ -37,52 +42,56 @@ def measure_blocks(subject: Subject, options: EvaluationOptions) -> Measured:
         msg = "Blocks are searched on labelled pictures, not on an atlas."
         raise NotBuilt(f"{msg}\nGive them: subcell-atlas evaluate blocks --manifest FILE.csv --label localization")
     from ingest.job import Options
-    from ingest.labelled_cells import pick_pictures, read_cells
+    from ingest.labelled_cells import read_cells
     from ingest.loader import n_cores
 
-    picked = pick_pictures(asked.source, label=asked.label, group=asked.group, seed=options.seed)
+    picked = asked.picked
+    to_read, to_fold, to_draw = np.random.SeedSequence(options.seed).generate_state(3).tolist()
     encoders = [asked.encoder] + ([asked.untrained] if asked.untrained else [])
-    how = Options(pixel_size_um=asked.pixel_size_um, progress=asked.progress)
-    cells = read_cells(asked.source, picked, encoders, n_cells=asked.n_cells, options=how, seed=options.seed)
+    how = Options(masking=asked.masking, pixel_size_um=asked.pixel_size_um, progress=asked.progress)
+    cells = read_cells(asked.source, picked, encoders, n_cells=asked.n_cells, options=how, seed=to_read)
     rows = of_classes_in_two_groups(cells.labels, cells.groups)
     labels, groups = [cells.labels[row] for row in rows], [cells.groups[row] for row in rows]
     if len(set(labels)) < 2:
-        msg = f"The {len(cells.labels)} cells are of fewer than two {asked.label!r} in two {picked.group!r} each."
+        msg = f"The {len(cells.labels)} cells are of fewer than two {picked.label!r} in two {picked.group!r} each."
         raise BadInput(f"{msg}\nGive more pictures, or more --n-cells.")
     found = [
         read_labels(
             {readout: vectors[rows] for readout, vectors in of_encoder.items()},
             labels,
             groups,
-            seed=options.seed,
+            seed=to_fold,
             workers=n_cores(),
             progress=called if asked.progress else None,
         )
         for of_encoder, called in zip(cells.vectors, ("probes", "probes, untrained"), strict=False)
     ]
     final = Readout(block=asked.encoder.n_blocks)
-    chosen, *untrained = (choose_readout(own, against=final, seed=options.seed) for own in found)
+    chosen, *untrained = (choose_readout(own, against=final, seed=to_draw) for own in found)
     classes = Counter(labels)
     metrics: dict[str, Any] = {
         "encoder": asked.encoder.spec.name,
-        "label": asked.label,
+        "label": picked.label,
         "group": picked.group,
         "n_cells": len(rows),
         "n_groups": len(set(groups)),
         "n_classes": len(classes),
         "chance": 1 / len(classes),
         "best": chosen_record(chosen),
-        "final": as_record(final, chosen.other()),
+        "final": as_record(final, chosen.figure_against()),
         "difference": chosen.difference(),
-        "curve": as_curve(found[0], seed=options.seed),
+        "curve": as_curve(found[0], seed=to_draw),
         "classes": dict(classes),
         "left_out": dict(picked.left_out),
+        "n_unlabelled": picked.n_unlabelled,
+        "n_ungrouped": picked.n_ungrouped,
         "n_rejected": cells.n_rejected,
+        "n_dropped": len(cells.labels) - len(rows),
         "recipe": asked.encoder.recipe(masking=how.masking, readout=chosen.readout).as_object(),
     }
     for of_untrained, readings in zip(untrained, found[1:], strict=True):
         metrics["untrained"] = chosen_record(of_untrained)
-        metrics["untrained_curve"] = as_curve(readings, seed=options.seed)
+        metrics["untrained_curve"] = as_curve(readings, seed=to_draw)
     return Measured(metrics)
 
 
@@ -142,10 +151,33 @@ def block_words(found: Mapping[str, Any]) -> Iterator[str]:
         yield "The last block as published is the best: nothing is gained by another."
     elif not math.isfinite(more["low"]):
         yield f"Fewer than {FEWEST_GROUPS} groups ({found['group']}) are held out: how sure the gain is cannot be told."
-    elif more["low"] > 0:
+    elif is_shown(found):
         yield f"Taking the best in place of the last block gains {gain}."
     else:
         yield f"That the best gains anything over the last block is not shown: {gain}."
+
+
+def left_out_words(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence about the pictures and cells that were not asked; none when all were."""
+    pictures = [
+        (found["n_unlabelled"], f"without a single {found['label']}"),
+        (found["n_ungrouped"], f"without {found['group']}"),
+        (found["n_rejected"], "that could not be read or show no cell"),
+    ]
+    told = [f"{n:,} {why}" for n, why in pictures if n]
+    if told:
+        yield f"Pictures left out: {', '.join(told)}."
+    if classes := found["left_out"]:
+        some = ", ".join(sorted(classes)[:MOST_NAMED]) + (", …" if len(classes) > MOST_NAMED else "")
+        why = f"in one {found['group']} alone or beyond the {found['n_classes']} asked"
+        yield f"Values of {found['label']} left out, {why}: {len(classes):,} ({some})."
+    if found["n_dropped"]:
+        yield f"Cells left out, of values that were found in one {found['group']} alone: {found['n_dropped']:,}."
+
+
+def is_shown(found: Mapping[str, Any]) -> bool:
+    """Tell whether the best is shown to gain anything over the last block as published."""
+    return bool(found["difference"]["low"] > 0)
 
 
 def is_last(found: Mapping[str, Any]) -> bool:

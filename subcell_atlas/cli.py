@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,6 +86,13 @@ pixel_size_option = partial(
     show_default=True,
     metavar="UM",
 )
+channels_option = partial(click.option, "--channels", metavar="NAME,…")
+scale_option = partial(
+    click.option, "--scale", type=click.Choice(["native", "training"]), default="native", show_default=True
+)
+masking_option = partial(
+    click.option, "--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True
+)
 
 
 def picture_options(command: Any) -> Any:
@@ -153,14 +160,10 @@ def job_options(command: Any) -> Any:
                 help="A local weights file, the network's first, localization heads after; 'random' for untrained "
                 "weights [default: the published ones, fetched].",
             ),
-            click.option("--channels", metavar="NAME,…", help="For encoders that take any: which, in this order."),
-            click.option(
-                "--scale",
-                type=click.Choice(["native", "training"]),
-                default="native",
-                show_default=True,
+            channels_option(help="For encoders that take any: which, in this order."),
+            scale_option(
                 help="Of SubCell's crops: 640 px as its authors embed, or 448 px of half the resolution as they "
-                "trained.",
+                "trained."
             ),
             click.option(
                 "--block", type=click.IntRange(1), help="Take the embedding after this block [default: the last]."
@@ -177,7 +180,7 @@ def job_options(command: Any) -> Any:
                 show_default=True,
                 help="Whether cls and patches read tokens that went through the network's last normalization.",
             ),
-            click.option("--masking", type=click.Choice(["cell", "none"]), default="cell", show_default=True),
+            masking_option(help="Whether crops show the one cell alone."),
             pixel_size_option(help=OF_ROWS),
             click.option(
                 "--segmentation",
@@ -1144,6 +1147,9 @@ def two_ranks(context: click.Context, option: click.Parameter, text: str) -> tup
 @click.option("--crops", is_flag=True, help="blocks: each row is one cell already cut out.")
 @click.option("--encoder", "encoder_name", help="blocks: the encoder [default: as `ingest images` has it].")
 @click.option("--weights", multiple=True, metavar="FILE", help="blocks: of the encoder [default: the published ones].")
+@channels_option(help="blocks: for encoders that take any.")
+@scale_option(help="blocks: of SubCell's crops, as `ingest images` has it.")
+@masking_option(help="blocks: whether crops show the one cell alone.")
 @click.option(
     "--label",
     default="localization",
@@ -1208,8 +1214,9 @@ def evaluate_command(
     if figure is not None:
         check_figure(figure)
     of_blocks = {name: options.pop(name) for name in OF_BLOCKS}
+    check_options(click.get_current_context(), is_of_blocks="blocks" in names)
     if "blocks" in names:
-        if len(names) > 1 or against or corrections or tuple(vectors) != ("image",):
+        if set(names) != {"blocks"}:
             raise click.UsageError("blocks asks an encoder, not an atlas: name it alone.")
         search_blocks(resolve(uri), of_blocks, figure=figure, seed=options["seed"], as_json=as_json)
         return
@@ -1229,11 +1236,29 @@ def evaluate_command(
         click.echo(f"Drawn: {figure}", err=True)
 
 
-OF_BLOCKS = ("manifest", "crops", "encoder_name", "weights", "label", "group", "n_cells", "pixel_size", "out")
+OF_BLOCKS = (
+    "manifest", "crops", "encoder_name", "weights", "channels", "scale", "masking", "label", "group", "n_cells",
+    "pixel_size", "out",
+)  # fmt: skip
+OF_ALL = ("names", "uri", "as_json", "figure", "seed")
+
+
+def check_options(context: click.Context, *, is_of_blocks: bool) -> None:
+    """Raise UsageError when an option of `evaluate` was given that what is evaluated does not read."""
+    for option in context.command.params:
+        name = str(option.name)
+        is_given = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if is_given and name not in OF_ALL and (name in OF_BLOCKS) is not is_of_blocks:
+            if is_of_blocks:
+                raise click.UsageError(f"{option.opts[0]} is not for blocks, which asks an encoder, not an atlas.")
+            raise click.UsageError(f"{option.opts[0]} is for blocks: subcell-atlas evaluate blocks {option.opts[0]} …")
 
 
 def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, seed: int, as_json: bool) -> None:
     """Search the blocks of an encoder, keep what was measured in the atlas at `uri`, begun if need be, and print it."""
+    from ingest.labelled_cells import pick_pictures
+    from ingest.manifest import Manifest
+
     from .block_figure import draw_curve
     from .encoders.encoder import RANDOM, load_encoder
     from .evaluate import evaluate
@@ -1244,32 +1269,34 @@ def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, see
 
     out, given = options["out"], options["encoder_name"] or default_encoder(uri)
     given_files = [Path(name) for name in (options["manifest"], *options["weights"]) if name and "://" not in name]
-    for file, others in ((out, [figure] if figure else []), (figure, [])):
-        if file is not None:
-            check_file_place(file, *given_files, *others)
-    how = {"weights": options["weights"], "precision": None, "scale": "native", "channels": None}
+    how = {name: options[name] for name in ("weights", "scale", "channels")} | {"precision": None}
     spec = chosen_spec(given, how)
     source = labelled_source(uri, options, spec)
-    encoder = chosen_encoder(spec, {**how, "with_heads": False}, uri=uri)
+    for file, others in ((out, [figure] if figure else []), (figure, [])):
+        if file is not None:
+            pictures = source.files_called(file.name) if isinstance(source, Manifest) else []
+            check_file_place(file, *given_files, *others, *pictures)
+    picked = pick_pictures(source, label=options["label"], group=options["group"], seed=seed)
+    encoder = chosen_encoder(spec, how, uri=uri)
     is_random = RANDOM in options["weights"]
     untrained = None if is_random else load_encoder(spec, weights=RANDOM, precision=encoder.precision, with_heads=False)
-    pictures = LabelledPictures(
+    labelled = LabelledPictures(
         source=source,
+        picked=picked,
         encoder=encoder,
         untrained=untrained,
-        label=options["label"],
-        group=options["group"],
         n_cells=options["n_cells"],
+        masking=options["masking"],
         pixel_size_um=options["pixel_size"],
         progress=sys.stderr.isatty(),
     )
-    found = evaluate(Subject(Store.create(uri)), ["blocks"], EvaluationOptions(seed=seed, pictures=pictures))["blocks"]
+    found = evaluate(Subject(Store.create(uri)), ["blocks"], EvaluationOptions(seed=seed, pictures=labelled))["blocks"]
     if as_json:
         print_json({"blocks": found.metrics})
     else:
         show_blocks(found.metrics)
         if options["manifest"]:
-            click.echo(how_to_ingest(found.metrics["best"], options, encoder=given, uri=uri))
+            click.echo("\n".join(how_to_ingest(found.metrics, options, encoder=given, uri=uri)))
     if out is not None:
         with written_whole(out) as part:
             part.write_text(json_text(found.metrics["recipe"], indent=2) + "\n", encoding="utf-8")
@@ -1279,14 +1306,24 @@ def search_blocks(uri: str, options: dict[str, Any], *, figure: Path | None, see
         click.echo(f"Drawn: {figure}", err=True)
 
 
-def how_to_ingest(best: Mapping[str, Any], options: Mapping[str, Any], *, encoder: str, uri: str) -> str:
-    """Return the command that embeds the same manifest by the best block."""
+def how_to_ingest(found: Mapping[str, Any], options: Mapping[str, Any], *, encoder: str, uri: str) -> Iterator[str]:
+    """Yield when to use the best block, and the command that embeds the same manifest by it."""
+    from .block_evaluation import is_last, is_shown
+
+    best = found["best"]
     parts = ["subcell-atlas", "ingest", "images", options["manifest"], *(["--crops"] if options["crops"] else [])]
     parts += ["--encoder", encoder, *(part for file in options["weights"] for part in ("--weights", file))]
+    for name, usual in (("channels", None), ("scale", "native"), ("masking", "cell")):
+        parts += [f"--{name}", options[name]] if options[name] != usual else []
     if options["pixel_size"] != HPA_PIXEL_SIZE_UM:
         parts += ["--pixel-size", repr(options["pixel_size"])]
-    parts += ["--block", str(best["block"]), "--pooling", best["pooling"], "--atlas", uri]
-    return shlex.join(parts if best["final_norm"] else [*parts, "--no-final-norm"])
+    if is_last(found):
+        yield "To embed these pictures as published:"
+    else:
+        yield "To embed these pictures by it:" if is_shown(found) else "To embed these pictures by it all the same:"
+        parts += ["--block", str(best["block"]), "--pooling", best["pooling"]]
+        parts += [] if best["final_norm"] else ["--no-final-norm"]
+    yield shlex.join([*parts, "--atlas", uri])
 
 
 def labelled_source(uri: str, options: dict[str, Any], spec: EncoderSpec) -> Source:

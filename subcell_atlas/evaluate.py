@@ -83,7 +83,7 @@ def evaluate(
         if name not in names if names else method.only_by_name:
             continue
         recipe = None if method.only_by_name else subject.recipe
-        run = Run.start(store, kind=f"{KIND}{name}", recipe=recipe)
+        run = Run.begin(store, kind=f"{KIND}{name}", recipe=recipe)
         try:
             found = with_intervals(method.measure(subject, options), seed=options.seed)
         except NotBuilt as exc:

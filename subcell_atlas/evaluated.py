@@ -23,6 +23,7 @@ from .schema import VECTORS, table_schema
 from .store import Store, conform, vector_dims
 
 if TYPE_CHECKING:
+    from ingest.labelled_cells import Picked
     from ingest.sources import Source
 
     from .encoders.encoder import Encoder
@@ -54,16 +55,16 @@ class EvaluationOptions:
 class LabelledPictures:
     """Pictures, and an encoder whose blocks are to be searched on their cells.
 
-    label: the column of what is to be told; group: of what is held out whole (None: what suits the label). untrained:
-    the same network with weights that have learned nothing. n_cells: at most so many. progress: shown on stderr.
+    picked: those of the source to look at, by `pick_pictures`. untrained: the same network with weights that have
+    learned nothing. n_cells: at most so many. progress: shown on stderr.
     """
 
     source: Source
+    picked: Picked
     encoder: Encoder
     untrained: Encoder | None = None
-    label: str = "localization"
-    group: str | None = None
     n_cells: int = 2000
+    masking: str = "cell"
     pixel_size_um: float = HPA_PIXEL_SIZE_UM
     progress: bool = False
 

@@ -103,7 +103,7 @@ def compare_evaluations(
             raise NotBuilt(f"Of {label} nothing could be measured: {'; '.join(skipped[label].values())}")
     first, *others = subjects
     differences = [row for other in others for row in differences_of(measured, other, first, seed=options.seed)]
-    run = Run.start(subjects[first].store, kind=f"{KIND}comparison")
+    run = Run.begin(subjects[first].store, kind=f"{KIND}comparison")
     recipes = {label: subject.recipe for label, subject in subjects.items()}
     found = Comparison(measured, differences, recipes, skipped)
     told = {"subjects": list(subjects), "differences": differences, "seed": options.seed}

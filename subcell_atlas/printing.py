@@ -310,11 +310,12 @@ def show_localization(found: Mapping[str, Any]) -> None:
 
 def show_blocks(found: Mapping[str, Any]) -> None:
     """Print how well a label is read off each block, by each way to pool its tokens."""
-    from .block_evaluation import block_rows, block_words
+    from .block_evaluation import block_rows, block_words, left_out_words
 
-    rows = block_rows(found)
+    figures = block_rows(found)
+    rows = [{name: f"{v:.3f}" if isinstance(v, float) else v for name, v in row.items()} for row in figures]
     cells = f"{found['n_cells']:,} cells of {found['n_classes']} {found['label']}"
     title = f"balanced accuracy by block of {found['encoder']}: {cells}, {found['n_groups']} {found['group']} held out"
     show(rows, list(rows[0]), title=title)
-    for sentence in block_words(found):
+    for sentence in (*left_out_words(found), *block_words(found)):
         click.echo(sentence)

@@ -1,4 +1,7 @@
-"""Runs: a row for each ingest, build and evaluation, written when it starts and again when it ends."""
+"""Runs: a row for each ingest, build and evaluation.
+
+Written when it starts and again when it ends; of an evaluation, which changes nothing else, when it ends alone.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ __all__ = ["Run"]
 
 @dataclass(frozen=True)
 class Run:
-    """One execution; its row in `runs` has no end until `finish`."""
+    """One execution; its row in `runs` has no end until `finish`, and is not there before where it only began."""
 
     store: Store
     run_id: str
@@ -30,10 +33,15 @@ class Run:
     recipe: str | None
 
     @classmethod
+    def begin(cls, store: Store, *, kind: str, recipe: Recipe | None = None) -> Run:
+        """Begin a run of `kind` of which nothing is kept unless it ends."""
+        run_id = uuid.uuid4().hex[:12]
+        return cls(store, run_id, kind, datetime.now(UTC), recipe.to_json() if recipe else None)
+
+    @classmethod
     def start(cls, store: Store, *, kind: str, recipe: Recipe | None = None) -> Run:
         """Begin a run of `kind` and write its row."""
-        run_id = uuid.uuid4().hex[:12]
-        run = cls(store, run_id, kind, datetime.now(UTC), recipe.to_json() if recipe else None)
+        run = cls.begin(store, kind=kind, recipe=recipe)
         run._write(finished=None, counts={})
         return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ def check_file_place(path: Path, *taken: Path) -> None:
         raise BadInput(f"{str(path)!r} is a folder; name a file.")
     if not path.parent.is_dir():
         raise BadInput(f"There is no folder {str(path.parent)!r} to write into.")
+    if not os.access(path.parent, os.W_OK):
+        raise BadInput(f"Nothing can be written into the folder {str(path.parent)!r}. Name a file in another.")
     for other in taken:
         if path.resolve() == other.resolve():
             raise BadInput(f"{str(path)!r} would be written over {str(other)!r}. Name another file.")

@@ -12,10 +12,12 @@ from click.testing import CliRunner
 from fake_encoder import write_cell, write_manifest
 from PIL import Image
 
-from subcell_atlas.block_evaluation import block_rows, block_words, measure_blocks
-from subcell_atlas.cli import main
+from ingest.labelled_cells import pick_pictures
+from subcell_atlas.block_evaluation import block_rows, block_words, left_out_words, measure_blocks
+from subcell_atlas.cli import how_to_ingest, main
 from subcell_atlas.encoders import load_encoder
 from subcell_atlas.encoders.encoder import load_encoder_of
+from subcell_atlas.encoders.specs import HPA_PIXEL_SIZE_UM
 from subcell_atlas.errors import NotBuilt
 from subcell_atlas.evaluate import evaluate, last_results
 from subcell_atlas.evaluated import EvaluationOptions, LabelledPictures, Subject
@@ -29,7 +31,11 @@ WAYS = ("own", "cls", "patches", "cls, no final norm", "patches, no final norm")
 def measured(demo_source):
     """The demonstration encoder on cells of 40 made-up proteins, by their localization."""
     pictures = LabelledPictures(
-        source=demo_source, encoder=load_encoder("demo"), untrained=load_encoder("demo", weights="random"), n_cells=160
+        source=demo_source,
+        picked=pick_pictures(demo_source, label="localization", group=None, seed=1),
+        encoder=load_encoder("demo"),
+        untrained=load_encoder("demo", weights="random"),
+        n_cells=160,
     )
     return measure_blocks(Subject(Store("nowhere", None)), EvaluationOptions(seed=2, pictures=pictures)).metrics
 
@@ -146,8 +152,11 @@ def test_the_best_block_is_what_ingest_takes(tmp_path):
     ("arguments", "wanted"),
     [
         (["blocks", "retrieval"], "name it alone"),
-        (["blocks", "--against", "other"], "name it alone"),
-        (["blocks", "--vectors", "fused"], "name it alone"),
+        (["blocks", "--against", "other"], "--against is not for blocks"),
+        (["blocks", "--vectors", "fused"], "--vectors is not for blocks"),
+        (["blocks", "--controls", "true"], "--controls is not for blocks"),
+        (["retrieval", "--manifest", "cells.csv"], "evaluate blocks --manifest"),
+        (["--out", "best.json"], "evaluate blocks --out"),
         (["blocks"], "--manifest FILE.csv"),
         (["blocks", "--manifest", "absent.csv"], "There is no manifest 'absent.csv'"),
         (["blocks", "--encoder", "moon", "--manifest", "absent.csv"], "'moon'"),
@@ -159,6 +168,79 @@ def test_what_cannot_be_asked_is_said_and_leaves_nothing_behind(tmp_path, argume
     assert wanted in done.output
     assert not isinstance(done.exception, Exception) or isinstance(done.exception, SystemExit)
     assert not (tmp_path / "atlas").exists()
+
+
+@pytest.mark.parametrize(
+    ("column", "make", "wanted"),
+    [
+        ("moa", lambda at: "same", "All pictures have the same 'moa': same"),
+        ("moa", lambda at: f"way {at}", "No two values of 'moa'"),
+        ("mode", lambda at: "a", "No picture says its 'moa'"),
+    ],
+)
+def test_labels_that_cannot_be_told_leave_nothing_behind(tmp_path, column, make, wanted):
+    rows = [write_cell(tmp_path, f"cell{at}") | {column: make(at)} for at in range(4)]
+    manifest, uri = write_manifest(tmp_path / "cells.csv", rows), tmp_path / "atlas"
+    done = run("blocks", "--manifest", manifest, "--crops", "--label", "moa", "--encoder", "demo", "--atlas", uri)
+    assert (done.exit_code, wanted in done.output) == (1, True), done.output
+    assert not uri.exists()
+
+
+def test_what_breaks_off_is_no_run(demo_atlas, tmp_path, monkeypatch):
+    uri = tmp_path / "atlas"
+    shutil.copytree(demo_atlas, uri)
+    before = Store.open(str(uri)).count("runs")
+
+    def broken(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subcell_atlas.block_evaluation.read_labels", broken)
+    assert run("blocks", "--atlas", uri, "--n-cells", 40).exit_code == 1
+    assert Store.open(str(uri)).count("runs") == before
+
+
+@pytest.mark.parametrize(
+    ("best", "low", "wanted", "ends"),
+    [
+        ((2, "own"), 0.0, "as published:", "--masking none --atlas a"),
+        ((1, "cls"), 0.1, "by it:", "--masking none --block 1 --pooling cls --no-final-norm --atlas a"),
+        ((1, "cls"), -0.1, "by it all the same:", "--pooling cls --no-final-norm --atlas a"),
+    ],
+)
+def test_the_command_that_is_told_is_of_the_best_and_how_sure_it_is(measured, best, low, wanted, ends):
+    block, pooling = best
+    found = measured | {"best": {"block": block, "pooling": pooling, "final_norm": pooling == "own"}}
+    found["difference"] = {"value": 0.04, "low": low, "high": 0.2, "p": 0.5}
+    given = {"manifest": "c.csv", "crops": False, "weights": [], "channels": None, "scale": "native"}
+    given |= {"masking": "none", "pixel_size": HPA_PIXEL_SIZE_UM}
+    told, command = how_to_ingest(found, given, encoder="demo", uri="a")
+    assert told.endswith(wanted)
+    assert command.startswith("subcell-atlas ingest images c.csv --encoder demo ")
+    assert command.endswith(ends)
+    assert ("--block" in command) is (block == 1)
+
+
+def test_what_was_left_out_is_said(measured):
+    assert measured["n_unlabelled"] + sum(measured["left_out"].values()) > 0  # cells in two places
+    left = {"n_unlabelled": 1200, "n_ungrouped": 3, "n_rejected": 0, "n_dropped": 2}
+    sentences = list(left_out_words(measured | left | {"left_out": {f"c{at}": 1 for at in range(9)}}))
+    assert sentences[0] == "Pictures left out: 1,200 without a single localization, 3 without protein_id."
+    assert sentences[1].endswith(" asked: 9 (c0, c1, c2, c3, c4, c5, …).")
+    assert sentences[2].endswith("found in one protein_id alone: 2.")
+    none = dict.fromkeys(left, 0) | {"left_out": {}}
+    assert not list(left_out_words(measured | none))
+
+
+@pytest.mark.parametrize("option", ["--out", "--figure"])
+def test_no_picture_of_the_manifest_is_written_over(tmp_path, option):
+    rows = [write_cell(tmp_path, f"cell{at}") | {"moa": f"way {at % 2}"} for at in range(4)]
+    manifest, picture = write_manifest(tmp_path / "cells.csv", rows), tmp_path / rows[1]["nucleus"]
+    before = picture.read_bytes()
+    done = run(
+        "blocks", "--manifest", manifest, "--crops", "--label", "moa", "--atlas", tmp_path / "a", option, picture
+    )
+    assert (done.exit_code, "written over" in done.output) == (1, True), done.output
+    assert picture.read_bytes() == before
 
 
 @pytest.mark.parametrize("option", ["--out", "--figure"])

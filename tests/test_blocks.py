@@ -67,7 +67,7 @@ def test_classes_of_few_groups_count_as_much_as_others():
     readings = Readings([Readout(block=1), LAST], right, truth, np.arange(len(truth)) // 5)
     chosen = choose_readout(readings, against=LAST, seed=0)
     assert chosen.figure()[0] == pytest.approx(0.5)
-    assert chosen.other() == pytest.approx((0.5, 0.5, 0.5))
+    assert chosen.figure_against() == pytest.approx((0.5, 0.5, 0.5))
     assert readings.curve(seed=0)[LAST] == pytest.approx((0.5, 0.5, 0.5))
 
 
@@ -106,7 +106,7 @@ def test_the_block_that_tells_most_is_chosen_and_beats_the_last(rng):
     assert abs(curve[Readout(block=1)][0] - 1 / 3) < 0.12
     assert abs(value - curve[chosen.readout][0]) < 0.02
     difference = chosen.difference()
-    assert difference["value"] == pytest.approx(value - chosen.other()[0])
+    assert difference["value"] == pytest.approx(value - chosen.figure_against()[0])
     assert 0 < difference["low"] < difference["value"] < difference["high"]
     assert difference["p"] < 0.01
 

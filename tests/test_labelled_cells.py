@@ -10,8 +10,9 @@ from fake_encoder import CHANNELS, draw_cell, write_cell, write_manifest
 from PIL import Image
 
 from ingest.job import Options
-from ingest.labelled_cells import MOST_CLASSES, pick_pictures, read_cells
+from ingest.labelled_cells import MOST_CLASSES, Picked, pick_pictures, read_cells, some_of_each
 from ingest.manifest import read_manifest
+from ingest.prepare import Prepared
 from subcell_atlas.encoders import load_encoder
 from subcell_atlas.errors import BadInput
 
@@ -55,6 +56,7 @@ def test_cells_in_two_places_or_of_an_unknown_group_are_not_asked(tmp_path):
     )
     picked = pick_pictures(source_of(tmp_path, rows), label="localization", group="image_id", seed=0)
     assert sorted(picked.indices) == [at for at in range(12) if at % 3 != 2]
+    assert picked.n_unlabelled == 4
     with pytest.raises(BadInput, match=r"two values of 'localization'.*two values of 'plate'"):
         pick_pictures(source_of(tmp_path, rows), label="localization", group="plate", seed=0)
 
@@ -63,6 +65,15 @@ def test_cells_in_two_places_or_of_an_unknown_group_are_not_asked(tmp_path):
 def test_genes_are_held_out_by_plate_and_without_plates_by_picture(tmp_path, plates, group):
     rows = rows_of(12, gene_symbol=lambda at: f"G{at % 3}", plate=lambda at: f"plate {at // 3 % plates}")
     assert pick_pictures(source_of(tmp_path, rows), label="gene_symbol", group=None, seed=0).group == group
+
+
+def test_a_plate_that_few_pictures_tell_is_not_held_out_unless_asked(tmp_path):
+    rows = rows_of(12, gene_symbol=lambda at: f"G{at % 3}", plate=lambda at: f"plate {at % 2}" if at < 6 else "")
+    source = source_of(tmp_path, rows)
+    picked = pick_pictures(source, label="gene_symbol", group=None, seed=0)
+    assert (picked.group, picked.n_ungrouped, len(picked.indices)) == ("image_id", 0, 12)
+    asked = pick_pictures(source, label="gene_symbol", group="plate", seed=0)
+    assert (asked.n_unlabelled, asked.n_ungrouped, len(asked.indices)) == (0, 6, 6)
 
 
 def test_a_column_of_ones_own_can_be_told(tmp_path):
@@ -97,6 +108,17 @@ def test_a_column_that_nobody_has_is_named_with_those_that_are_there(tmp_path):
         pick_pictures(source, label="localization", group=None, seed=0)
     with pytest.raises(BadInput, match="'well'"):
         pick_pictures(source, label="gene_symbol", group="well", seed=0)
+    with pytest.raises(BadInput, match="cannot be held out too"):
+        pick_pictures(source, label="gene_symbol", group="gene_symbol", seed=0)
+
+
+def test_one_class_alone_is_called_so_and_pictures_are_not_proposed_where_they_were_held_out(tmp_path):
+    with pytest.raises(BadInput, match="All pictures have the same 'condition': c0"):
+        pick_pictures(source_of(tmp_path, rows_of(4, condition=lambda at: "c0")), label="condition", group=None, seed=0)
+    with pytest.raises(BadInput, match=r"another --label\.$"):
+        pick_pictures(
+            source_of(tmp_path, rows_of(4, condition=lambda at: f"c{at}")), label="condition", group=None, seed=0
+        )
 
 
 def test_cells_are_read_by_every_encoder_in_every_way(tmp_path):
@@ -128,6 +150,54 @@ def test_pictures_that_cannot_be_read_are_counted_and_without_any_cell_it_is_sai
         (tmp_path / f"cell{at}_protein.png").write_bytes(b"no picture")
     with pytest.raises(BadInput, match="No cell was found in 6 pictures"):
         read_cells(source, picked, encoders, n_cells=50, options=options, seed=0)
+
+
+def some(picked_labels, n_in, *, n_cells):
+    """How many cells are taken of each class, and of each picture, of which so many have so many cells."""
+    names = [f"p{at}" for at in range(len(picked_labels))]
+    picked = Picked(
+        indices=range(len(names)),
+        label="condition",
+        group="image_id",
+        label_of=dict(zip(names, picked_labels, strict=True)),
+        group_of={name: name for name in names},
+        n_unlabelled=0,
+        n_ungrouped=0,
+        left_out={},
+    )
+    crops = [np.zeros((n, 1, 1, 1), np.uint8) for n in n_in]
+    pictures = [
+        Prepared(image_id=name, crops=own) if len(own) else Prepared(image_id=name, reject="dark")
+        for name, own in zip(names, crops, strict=True)
+    ]
+    rejected = {}
+    taken = [name for name, _ in some_of_each(pictures, picked, rejected, n_cells=n_cells, rng=np.random.default_rng())]
+    return Counter(picked.label_of[name] for name in taken), Counter(taken), rejected
+
+
+def test_all_cells_that_were_asked_for_come_spread_over_pictures():
+    of_class, of_picture, _ = some("ab" * 150, [5] * 300, n_cells=400)
+    assert of_class == {"a": 200, "b": 200}
+    assert set(of_picture.values()) == {1, 2}
+    assert len(of_picture) == 300
+
+
+def test_a_class_of_few_pictures_gives_more_of_each_and_what_it_lacks_the_others_give():
+    of_class, of_picture, _ = some(["a", "b"] * 3 + ["b"] * 27, [30] * 33, n_cells=120)
+    assert of_class == {"a": 60, "b": 60}
+    assert {of_picture[f"p{at}"] for at in (0, 2, 4)} == {20}
+    assert set(of_picture.values()) == {2, 20}
+    of_class, _, _ = some(["a", "b"] * 3 + ["b"] * 27, [4] * 33, n_cells=100)
+    assert of_class == {"a": 12, "b": 88}
+    of_class, of_picture, rejected = some("abab", [0, 3, 9, 9], n_cells=12)
+    assert of_class == {"a": 6, "b": 6}
+    assert rejected == {"p0": "dark"}
+    assert of_picture["p3"] == 3
+
+
+def test_more_cells_than_there_are_gives_all_and_fewer_than_pictures_one_each():
+    assert some("abab", [2, 3, 4, 5], n_cells=100)[0] == {"a": 6, "b": 8}
+    assert some("ab" * 20, [2] * 40, n_cells=7)[1] == {f"p{at}": 1 for at in range(7)}
 
 
 def test_few_cells_of_each_field_are_taken(tmp_path):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..encoders.readout import Readout
+from ..interrupts import interrupts_blocked
 from .intervals import INTERVAL, ends, two_sided
 from .probing import Parts, check_probe, choose_regularization, inner_parts, linear_predictions, split, standardize
 
@@ -79,29 +80,29 @@ class Readings:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The readout that was chosen, and the last one, which is held against it.
+    """The readout that was chosen, and what another has, which is held against it.
 
     in_draws: what was chosen in each draw, (draws,); accuracies: of that, by cells which had no part in choosing it,
-    (draws,); others: of the other readout by the same cells, (draws,). n_groups: that were drawn among.
+    (draws,); against: of the readout held against it, by the same cells, (draws,). n_groups: that were drawn among.
     """
 
     readout: Readout
     in_draws: Sequence[Readout]
     accuracies: np.ndarray
-    others: np.ndarray
+    against: np.ndarray
     n_groups: int
 
     def figure(self) -> Figure:
         """Return the balanced accuracy that what is chosen in this way has, and the ends of its 95 % interval."""
         return self._with_ends(self.accuracies)
 
-    def other(self) -> Figure:
-        """Return the same of the other readout."""
-        return self._with_ends(self.others)
+    def figure_against(self) -> Figure:
+        """Return the same of the readout that is held against it."""
+        return self._with_ends(self.against)
 
     def difference(self) -> dict[str, float]:
         """Return how much more is read off what was chosen: `value`, the ends of its interval and a two-sided p."""
-        differences = self.accuracies - self.others
+        differences = self.accuracies - self.against
         value, low, high = self._with_ends(differences)
         p = two_sided(differences) if np.isfinite(low) else float("nan")
         return {"value": value, "low": low, "high": high, "p": p}
@@ -141,7 +142,8 @@ def read_labels(
         check_probe(given, truth, of_group, names=names, n_repeats=n_repeats)
     parts = folds(truth, of_group, seed=seed, n_repeats=n_repeats)
     jobs = (delayed(times_right)(given, truth, parts) for given in vectors.values())
-    found = Parallel(n_jobs=workers, return_as="generator")(jobs)
+    with interrupts_blocked():
+        found = Parallel(n_jobs=workers, return_as="generator")(jobs)  # starts workers
     counts = list(tqdm(found, total=len(vectors), desc=progress, disable=progress is None, unit="probe"))
     return Readings(list(vectors), np.stack(counts) / n_repeats, truth, of_group)
 

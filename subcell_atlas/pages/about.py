@@ -314,7 +314,7 @@ def show_runs(runs: Sequence[Mapping[str, Any]]) -> None:
     ]
     grid(rows)
     if any(run["finished"] is None for run in runs):
-        st.caption("A run that is not finished is still going, was killed, or found nothing that it could do.")
+        st.caption("A run that is not finished is still going or was killed.")
 
 
 def heading(text: str) -> None:
