@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,13 @@ ROOT = Path(__file__).parents[1]
 ARGUMENTS = ["--no-sandbox", "--enable-unsafe-swiftshader"]
 WAIT_MS = 120_000
 LOOKS_S = 4.0  # a person looks at an answer before the next question
-WATCH = """() => {  // from the click until other neighbors are painted
+WATCH = """(event) => {  // from the click or the key until other neighbors are painted
   const named = () => {
     const hosts = [...document.querySelectorAll('.st-key-hits *')].filter((element) => element.shadowRoot);
     return hosts[0]?.shadowRoot.querySelector('.name')?.textContent;
   };
   window.waited = undefined;
-  document.addEventListener('click', () => {
+  document.addEventListener(event, () => {
     const began = performance.now(), before = named();
     const look = () => requestAnimationFrame(() => {
       if (named() === before) look();
@@ -140,17 +140,18 @@ async def walk(browser: Browser, app: str, names: list[str]) -> dict[str, float]
     await page.locator(".scatter[data-drawn]").wait_for(timeout=WAIT_MS)
     times["13,000 proteins drawn"] = time.perf_counter() - began
     times["lasso over proteins to list"] = await lasso(page, "proteins selected")
-    await page.goto(f"{app}/?gene={names[0]}")
+    await page.goto(app)
+    await page.locator(".scatter[data-drawn]").wait_for(timeout=WAIT_MS)
+    await settle(page)
+    await page.get_by_role("combobox", name="Proteins").press_sequentially(names[0], delay=30)
+    times["search by a name that is typed"] = await waited(page, "keydown", page.keyboard.press("Enter"))
     await page.get_by_text(f"Looks most like {names[0]}").wait_for(timeout=WAIT_MS)
     await page.locator(".scatter[data-drawn]").wait_for(timeout=WAIT_MS)
     hit = page.locator(".cards .name").first
     await hit.wait_for(timeout=WAIT_MS)
     await settle(page)
     name = (await hit.inner_text()).strip()
-    await page.evaluate(WATCH)
-    await hit.click()
-    await page.wait_for_function("window.waited", timeout=WAIT_MS)
-    times["search"] = await page.evaluate("window.waited") / 1000
+    times["search by a click on a neighbor"] = await waited(page, "click", hit.click())
     await page.get_by_text(f"Looks most like {name}").wait_for(timeout=WAIT_MS)
     await settle(page)
     began = time.perf_counter()
@@ -174,6 +175,14 @@ async def walk(browser: Browser, app: str, names: list[str]) -> dict[str, float]
     times["page of a protein"] = time.perf_counter() - began
     await context.close()
     return times
+
+
+async def waited(page: Page, event: str, acts: Awaitable[None]) -> float:
+    """Return the seconds from a click or a key, by which a person asks, until other neighbors are painted."""
+    await page.evaluate(WATCH, event)
+    await acts
+    await page.wait_for_function("window.waited", timeout=WAIT_MS)
+    return float(await page.evaluate("window.waited")) / 1000
 
 
 async def settle(page: Page) -> None:

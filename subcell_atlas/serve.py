@@ -18,6 +18,7 @@ SETTINGS = {
     "client.showErrorDetails": "type",
     "client.showErrorLinks": "false",
     "runner.magicEnabled": "false",
+    "runner.postScriptGC": "false",
     "server.fileWatcherType": "none",
     "server.maxUploadSize": "50",
     "theme.light.primaryColor": "#2b6c99",  # Streamlit's own red would look like a channel

@@ -16,7 +16,7 @@ from streamlit.testing.v1.element_tree import Button
 from subcell_atlas import function_query, open_atlas, query
 from subcell_atlas.build import MapSettings, build
 from subcell_atlas.export import export
-from subcell_atlas.pages import functions, map_tools, parts, pictures, scatter
+from subcell_atlas.pages import functions, map_tools, names, parts, pictures, scatter
 from subcell_atlas.store import Store
 
 APP = Path(__file__).parents[1] / "app.py"
@@ -42,6 +42,12 @@ def open_page(monkeypatch):
         return checked(app.run())
 
     return open_
+
+
+def code_of(app: AppTest) -> str:
+    """Open what offers the answer as Python; return that."""
+    app.session_state["snippets"] = True
+    return str(checked(app.run()).code[0].value)
 
 
 def checked(app: AppTest) -> AppTest:
@@ -146,7 +152,7 @@ def test_the_filters_of_the_address_reach_the_query(open_page, demo_atlas):
     app = open_page(demo_atlas, gene="DEMO003", localization=label, cell_line=line)
     assert 0 < len(expected) < 12
     assert hit_names(app) == expected
-    assert f"cell_line='{line}'" in app.code[0].value
+    assert f"cell_line='{line}'" in code_of(app)
 
 
 def test_an_unknown_gene_is_told_and_the_known_one_still_answered(open_page, demo_atlas):
@@ -171,8 +177,9 @@ def test_channels_left_out_change_the_pictures_and_the_address(open_page, demo_a
 
 @pytest.fixture
 def without_javascript(monkeypatch):
-    """The app as it is where the package was built without what draws many points."""
+    """The app as it is where the package was built without the JavaScript of others."""
     monkeypatch.setattr(scatter, "LIBRARIES", ("none",))
+    monkeypatch.setattr(names, "LIBRARY", "none")
 
 
 @pytest.mark.usefixtures("without_javascript")
@@ -182,6 +189,27 @@ def test_an_empty_search_offers_examples_and_the_overview(open_page, demo_atlas)
     assert shown == 40
     example = buttons(app, "begin")[0]
     assert len(hit_names(checked(example.click().run()))) == 12
+
+
+@pytest.mark.usefixtures("without_javascript")
+@pytest.mark.parametrize(
+    ("page", "key", "given", "taken"),
+    [
+        ("search", "gene", ["DEMO003", "demo004"], ["DEMO003", "demo004"]),
+        ("protein", "name", ["DEMO005"], ["DEMO005"]),
+        ("search", "gene", [], []),
+    ],
+)
+def test_names_are_asked_by_streamlits_own_list_and_kept_in_the_address(open_page, demo_atlas, page, key, given, taken):
+    app = open_page(demo_atlas, page, **{key: "DEMO001"})
+    assert app.multiselect(key=f"{key}_asked").value == ["DEMO001"]
+    app = checked(app.multiselect(key=f"{key}_asked").set_value(given).run())
+    assert np.atleast_1d(app.query_params.get(key, [])).tolist() == taken
+    assert app.multiselect(key=f"{key}_asked").value == taken
+    if page == "search":
+        assert len(hit_names(app)) == (12 if given else 0)
+    else:
+        assert "DEMO005" in [heading.value for heading in app.subheader]
 
 
 @pytest.mark.usefixtures("without_javascript")
@@ -332,7 +360,7 @@ def test_every_example_query_can_be_answered(open_page, demo_atlas):
 def test_without_an_atlas_every_page_says_how_to_make_one(open_page, tmp_path, page):
     app = open_page(str(tmp_path / "none"), page)
     assert "There is no atlas" in app.info[0].value
-    assert "subcell-atlas demo --atlas" in app.code[0].value
+    assert "subcell-atlas demo --atlas" in code_of(app)
 
 
 def test_before_the_build_search_and_map_say_what_to_run(open_page, tmp_path):
@@ -352,7 +380,7 @@ def test_without_a_map_the_map_page_says_what_to_run(open_page, tmp_path):
 
 def app_command(app: AppTest) -> str:
     """Return the command that a page tells to run, without the atlas."""
-    return app.code[0].value.split(" --atlas")[0]
+    return code_of(app).split(" --atlas")[0]
 
 
 def test_a_rebuilt_atlas_is_read_anew(open_page, tmp_path):
@@ -414,7 +442,7 @@ def test_the_functions_of_a_gene_are_those_of_the_query_the_predicted_before_the
     near = {each["protein_id"] for each in best["support"]}
     assert {unmarked(button.label) for button in buttons(app, "cell")} == {"P003", *near}
     assert "composition" in texts(app)
-    assert "atlas.functions('p003'" in app.code[0].value
+    assert "atlas.functions('p003'" in code_of(app)
 
 
 def test_a_function_that_is_chosen_is_asked_for_and_so_is_a_gene_of_it(open_page, function_atlas):

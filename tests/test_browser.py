@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -47,7 +48,10 @@ def browser():
         found.close()
 
 
-def serve(uri: str, port: int) -> Iterator[str]:
+def serve(uri: str) -> Iterator[str]:
+    with socket.socket() as free:  # several processes of tests serve at once
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     command = [sys.executable, "-m", "subcell_atlas", "app", "--atlas", uri, "--port", str(port)]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
     import urllib.request
@@ -66,13 +70,13 @@ def serve(uri: str, port: int) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def app(demo_atlas, browser) -> Iterator[str]:
     del browser  # without one nothing is served
-    yield from serve(demo_atlas, 8731)
+    yield from serve(demo_atlas)
 
 
 @pytest.fixture(scope="module")
 def hostile_app(hostile_atlas, browser) -> Iterator[str]:
     del browser
-    yield from serve(hostile_atlas, 8732)
+    yield from serve(hostile_atlas)
 
 
 @pytest.fixture
@@ -117,11 +121,9 @@ def test_a_person_searches_goes_on_with_a_neighbor_and_returns_by_the_link(page,
     hits = query.similar(Store.open(demo_atlas), ["DEMO003"], k=12)["gene_symbol"].to_pylist()
     page.goto(app)
     page.get_by_text("Begin with one of these").wait_for()
-    box = page.get_by_role("combobox").first
-    box.fill("DEMO003")
-    page.get_by_role("option").first.wait_for()
+    box = page.get_by_role("combobox", name="Proteins")
+    box.press_sequentially("demo003")  # and Enter at once
     box.press("Enter")
-    box.press("Escape")
     page.get_by_text("Looks most like DEMO003").wait_for()
     assert "gene=DEMO003" in page.url
     address = page.url
@@ -142,6 +144,69 @@ def test_a_person_searches_goes_on_with_a_neighbor_and_returns_by_the_link(page,
     with page.expect_download() as download:
         page.get_by_role("button", name="Download as CSV").click()
     assert Path(download.value.path()).read_text().splitlines()[1].split(",")[2].strip('"') == hits[0]
+
+
+def asked(page: sync_api.Page) -> list[str]:
+    """Return the names that the field holds."""
+    return [name.replace("×", "").strip() for name in page.locator(".names .item").all_inner_texts()]
+
+
+def test_names_are_completed_pasted_left_out_and_come_back_by_going_back(page, app):
+    open_page(page, app, "Begin with one of these")
+    box = page.get_by_role("combobox", name="Proteins")
+    box.press_sequentially("DEMO01")
+    options = page.get_by_role("option")
+    sync_api.expect(options.filter(has_text="DEMO010")).to_be_visible()
+    sync_api.expect(options).to_have_count(10)
+    box.press("ArrowDown")
+    box.press("Enter")
+    page.get_by_text("Looks most like DEMO011").wait_for()
+    assert asked(page) == ["DEMO011"]
+    box.evaluate(
+        """input => {
+            const clipboardData = new DataTransfer();
+            clipboardData.setData("text", "DEMO003, demo004;\\nnonsense");
+            input.value = "DEMO003, demo004;\\nnonsense";
+            input.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true }));
+        }"""
+    )
+    page.get_by_text("Unknown gene 'nonsense'").wait_for()
+    page.get_by_text("Looks most like DEMO011 + DEMO003 + DEMO004").wait_for()
+    settle(page)
+    assert asked(page) == ["DEMO011", "DEMO003", "demo004", "nonsense"]
+    page.get_by_title("Leave it out").nth(3).click()
+    page.get_by_text("Unknown gene").wait_for(state="detached")
+    page.go_back()
+    page.get_by_text("Unknown gene 'nonsense'").wait_for()
+    settle(page)
+    assert asked(page) == ["DEMO011", "DEMO003", "demo004", "nonsense"]
+    page.get_by_role("link", name="Protein").click()
+    one = page.get_by_role("combobox", name="Protein", exact=True)
+    one.press_sequentially("DEMO005")
+    one.press("Enter")
+    page.get_by_role("heading", name="DEMO005").wait_for()
+    assert page.url.endswith("/protein?name=DEMO005")
+    one.press_sequentially("DEMO006")
+    one.press("Enter")
+    page.get_by_role("heading", name="DEMO006").wait_for()
+    assert asked(page) == ["DEMO006"]
+    page.get_by_role("link", name="Search").click()
+    page.get_by_text("Begin with one of these").wait_for()
+    assert asked(page) == []
+
+
+def test_names_of_markup_are_completed_as_text(page, hostile_app):
+    open_page(page, hostile_app, "Begin with one of these")
+    box = page.get_by_role("combobox", name="Proteins")
+    box.press_sequentially("<b>")
+    sync_api.expect(page.get_by_role("option")).to_have_text(["<b>BOLD</b>"])
+    box.press("Enter")
+    page.get_by_text("Looks most like <b>BOLD</b>").wait_for()
+    assert asked(page) == ["<b>BOLD</b>"]
+    box.press_sequentially("<img src=x onerror=alert(1)>")
+    box.press("Enter")
+    page.get_by_text("Unknown gene '<img").wait_for()
+    assert asked(page) == ["<b>BOLD</b>", "<img src=x onerror=alert(1)>"]
 
 
 def colored(page: sync_api.Page, tmp_path: Path) -> int:

@@ -8,17 +8,17 @@ import struct
 import numpy as np
 import pytest
 
-from subcell_atlas.pages.scatter import Points, pack, scaled, selected
+from subcell_atlas.pages.scatter import HEIGHT, Points, pack, scaled, selected
 
 PLACES = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 4.0]], np.float32)
 POINTS = Points(PLACES, np.array([0, 1, 1]), ["one", "<b>"], np.array([1, 0, 1]), ["#fff", "#000"], ["a", "b"], "m")
 
 
 def test_the_bytes_hold_what_the_browser_reads():
-    content = pack(POINTS, plot="p", height=300, highlight="#f00")
+    content = pack(POINTS, plot="p", highlight="#f00")
     (length,) = struct.unpack_from("<I", content)
     header = json.loads(content[4 : 4 + length])
-    assert (header["n"], header["names"], header["plot"], header["height"]) == (3, ["one", "<b>"], "p", 300)
+    assert (header["n"], header["names"], header["plot"], header["height"]) == (3, ["one", "<b>"], "p", HEIGHT)
     at = (4 + length + 3) // 4 * 4
     x, y = np.frombuffer(content, "<f4", 6, at).reshape(2, 3)
     np.testing.assert_allclose(np.stack([x, y], axis=1), scaled(PLACES))

@@ -16,6 +16,7 @@ from subcell_atlas import function_query, query
 from subcell_atlas.errors import AtlasError, UnknownName
 from subcell_atlas.fusion_vectors import say_error, stored_fusion
 from subcell_atlas.pages import page_file, parts, reading
+from subcell_atlas.pages.names import ask_names, choose_names
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import whole_view
 from subcell_atlas.store import Store, quote
@@ -54,7 +55,8 @@ def show() -> None:
 
 def ask_gene(name: str) -> None:
     """Make a gene the question."""
-    st.session_state.update(ask=GENES, genes=[name])
+    st.session_state["ask"] = GENES
+    choose_names([name], key="genes")
 
 
 def ask_function(term_id: str) -> None:
@@ -64,7 +66,7 @@ def ask_function(term_id: str) -> None:
 
 def of_genes(store: Store, names: Mapping[str, str]) -> None:
     """Ask for genes, and show what one does and may do, or what several share."""
-    asked = parts.ask_proteins(list(names.values()), key="genes", placeholder=PLACEHOLDER)
+    asked = ask_names(list(names.values()), key="genes", label="Proteins", placeholder=PLACEHOLDER)
     if not asked:
         begin(store)
         return

@@ -37,7 +37,6 @@ def show_overview(
     queries: Sequence[str],
     hits: Sequence[str],
     *,
-    height: int,
     search_for: Callable[..., None],
 ) -> None:
     """Show what the atlas holds in the plane; a selection can be searched with, which `search_for` does."""
@@ -51,31 +50,29 @@ def show_overview(
             label_visibility="collapsed",
         )  # fmt: skip
     if shown == CELLS:
-        overview_of_cells(store, proteins, queries, height=height, search_for=search_for)
+        overview_of_cells(store, proteins, queries, search_for=search_for)
     elif scatter.is_there():
-        list_proteins(proteins, webgl_overview(store, queries, hits, height=height), search_for)
+        list_proteins(proteins, webgl_overview(store, queries, hits), search_for)
     else:
-        list_proteins(proteins, plotly_overview(proteins, queries, hits, height=height), search_for)
+        list_proteins(proteins, plotly_overview(proteins, queries, hits), search_for)
 
 
-def webgl_overview(store: Store, queries: Sequence[str], hits: Sequence[str], *, height: int) -> list[str]:
+def webgl_overview(store: Store, queries: Sequence[str], hits: Sequence[str]) -> list[str]:
     """Draw the proteins, the query as a star and the hits ringed; return the ids of those that are selected."""
     points, ids = reading.protein_points(store)
     row_of = {protein: row for row, protein in enumerate(ids)}
     stars, rings = ([row_of[name] for name in names if name in row_of] for names in (queries, hits))
-    chosen = scatter.draw_points(points, plot="proteins", height=height, highlight=HIGHLIGHT, stars=stars, rings=rings)
+    chosen = scatter.draw_points(points, plot="proteins", highlight=HIGHLIGHT, stars=stars, rings=rings)
     return [ids[row] for row in chosen]
 
 
 def overview_of_cells(
-    store: Store, proteins: pa.Table, queries: Sequence[str], *, height: int, search_for: Callable[..., None]
+    store: Store, proteins: pa.Table, queries: Sequence[str], *, search_for: Callable[..., None]
 ) -> None:
     """Draw the cells, those of the query ringed; list the proteins of those that are selected."""
     points, cells, protein_of = reading.cell_points(store)
     wanted = np.flatnonzero(np.isin(protein_of, list(queries)))
-    chosen = scatter.draw_points(
-        points, plot="cells", height=height, highlight=HIGHLIGHT, rings=wanted[:MAX_MARKED].tolist()
-    )
+    chosen = scatter.draw_points(points, plot="cells", highlight=HIGHLIGHT, rings=wanted[:MAX_MARKED].tolist())
     placed, n = len(cells), store.metadata("cell_places").get("n_cells", len(cells))
     said = "Each dot is a cell, placed among the proteins it looks like."
     if placed < n:
@@ -130,10 +127,10 @@ def list_proteins(
     st.dataframe(table, hide_index=True, height=min(38 + 35 * len(names), 220), column_config=columns, lazy=False)
 
 
-def plotly_overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str], *, height: int) -> list[str]:
+def plotly_overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str]) -> list[str]:
     """Draw the proteins with Plotly; return the ids of those that are selected."""
     event = st.plotly_chart(
-        draw_overview(proteins, queries, hits, height=height),
+        draw_overview(proteins, queries, hits),
         key=f"overview_{'_'.join(queries)}",  # a new question starts with nothing selected
         on_select="rerun",
         config={"displaylogo": False, "displayModeBar": True, "modeBarButtonsToRemove": ["autoScale2d", "toImage"]},
@@ -143,7 +140,7 @@ def plotly_overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[s
     return [i[0] if isinstance(i, list) else i for i in ids]
 
 
-def draw_overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str], *, height: int) -> go.Figure:
+def draw_overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str]) -> go.Figure:
     """Draw the plane: a color for each first localization, the query filled and the hits ringed."""
     rows = proteins.filter(pc.is_valid(proteins["x"])).to_pylist()
     colors = parts.colors_of(proteins)
@@ -167,7 +164,7 @@ def draw_overview(proteins: pa.Table, queries: Sequence[str], hits: Sequence[str
     figure.update_xaxes(visible=False)
     figure.update_yaxes(visible=False)
     figure.update_layout(
-        height=height,
+        height=scatter.HEIGHT,
         margin={"l": 0, "r": 0, "t": 32, "b": 0},
         legend={"orientation": "h", "itemsizing": "constant", "font": {"size": 12}, "y": 0, "yanchor": "top"},
         dragmode="pan",  # while the lasso is out, Plotly takes no clicks

@@ -22,7 +22,6 @@ from subcell_atlas.store import Store, default_uri
 __all__ = [
     "OTHER",
     "STYLE",
-    "ask_proteins",
     "ask_sequence",
     "blend",
     "colors_of",
@@ -103,20 +102,6 @@ def open_store(*tables: str) -> Store:
     return store
 
 
-def ask_proteins(names: Sequence[str], *, key: str, placeholder: str) -> list[str]:
-    """Return the names of proteins that a person typed or picked, which the address holds under `key`."""
-    return st.multiselect(
-        "Proteins",
-        names,
-        key=key,
-        bind="query-params",
-        accept_new_options=True,
-        select_all=False,  # else Enter takes every name that matches what is typed
-        placeholder=placeholder,
-        label_visibility="collapsed",
-    )
-
-
 def facts(row: Mapping[str, Any]) -> str:
     """Return what is known of a protein, as a line of Markdown."""
     known = [f"**{listed(row['localization'])}**"]
@@ -159,11 +144,16 @@ def shell(text: str) -> str:
     return shlex.quote(text)
 
 
+@st.fragment
 def snippets(python: str, command: str) -> None:
-    """Offer an answer as Python and as a command, to copy."""
-    with st.expander("The same in Python or in a terminal", icon=":material/code:"):
-        st.code(python, language="python", wrap_lines=True)
-        st.code(command, language="bash", wrap_lines=True)
+    """Offer an answer as Python and as a command, to copy; drawn when asked for, since colors take a browser long."""
+    place = st.expander(
+        "The same in Python or in a terminal", icon=":material/code:", key="snippets", on_change="rerun"
+    )
+    if place.open:
+        with place:
+            st.code(python, language="python", wrap_lines=True)
+            st.code(command, language="bash", wrap_lines=True)
 
 
 def footer(store: Store) -> None:

@@ -15,6 +15,7 @@ from subcell_atlas import query
 from subcell_atlas.errors import AtlasError, UnknownName
 from subcell_atlas.identifiers import find_protein
 from subcell_atlas.pages import page_file, parts, reading
+from subcell_atlas.pages.names import ask_names, choose_names
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View, choose_view
 from subcell_atlas.store import Store
@@ -41,11 +42,11 @@ def show() -> None:
     with parts.known_problems():
         store = parts.open_store("proteins")
         proteins = reading.read_proteins(store)
-        name = st.selectbox(
-            "Protein", proteins["name"].to_pylist(), index=None, key="name", bind="query-params",
-            accept_new_options=True, placeholder="A gene symbol, Ensembl id or UniProt accession",
-            label_visibility="collapsed", filter_mode="fuzzy",
-        )  # fmt: skip
+        placeholder = "A gene symbol, Ensembl id or UniProt accession"
+        found = ask_names(
+            proteins["name"].to_pylist(), key="name", label="Protein", placeholder=placeholder, single=True
+        )
+        name = found[0] if found else None
         if not name:
             st.caption("Type a name, or open a protein from the search page.")
             parts.footer(store)
@@ -63,7 +64,7 @@ def show() -> None:
 
 def open_protein(name: str) -> None:
     """Make a protein the one that is shown."""
-    st.session_state["name"] = name
+    choose_names([name], key="name")
 
 
 def show_protein(store: Store, row: Mapping[str, Any], view: View) -> None:

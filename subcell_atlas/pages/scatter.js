@@ -64,7 +64,12 @@ class Plot {
     this.resized = new ResizeObserver(() => this.resize());
     this.resized.observe(root.querySelector(".plot"));
     this.ready = this.scatter.draw({ x: data.x, y: data.y, valueA: data.color })
-      .then(() => { this.drawMarks(); root.dataset.drawn = String(data.n); });
+      .then(() => {
+        if (this.gone) return;
+        this.drawn = true;
+        this.drawMarks();
+        root.dataset.drawn = String(data.n);
+      });
   }
 
   background() {
@@ -123,6 +128,7 @@ class Plot {
   }
 
   drawMarks() {
+    if (!this.drawn || this.gone) return;
     const ratio = window.devicePixelRatio || 1;
     const { width, height } = this.root.querySelector(".plot").getBoundingClientRect();
     [this.over.width, this.over.height] = [width * ratio, height * ratio];
@@ -150,6 +156,7 @@ class Plot {
   }
 
   destroy() {
+    this.gone = true;
     this.resized.disconnect();
     this.scatter.destroy();
   }

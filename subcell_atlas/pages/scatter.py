@@ -17,10 +17,13 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
+from subcell_atlas.pages import installed
+
 __all__ = ["Points", "draw_points", "is_there", "pack"]
 
 HERE = Path(__file__).parent
 LIBRARIES = ("regl", "pub-sub-es", "regl-scatterplot")
+HEIGHT = 460  # px, of the plot
 
 
 @dataclass(frozen=True)
@@ -36,22 +39,15 @@ class Points:
     mark: str
 
 
-def code(name: str) -> Path | None:
-    """Return the file of a library; None where the package was built without it."""
-    return next(iter(sorted((HERE / "javascript").glob(f"{name}-[0-9]*.js"))), None)
-
-
 def is_there() -> bool:
     """Tell whether the libraries are installed; without them Plotly draws the overview."""
-    return all(code(name) for name in LIBRARIES)
+    return all(installed.file_of(name, "js") for name in LIBRARIES)
 
 
 @st.cache_resource(show_spinner=False)
 def component_code() -> str:
     """Return our JavaScript with that of the libraries in it."""
-    libraries = {name: file.read_text("utf-8") for name in LIBRARIES if (file := code(name))}
-    ours = (HERE / "scatter.js").read_text("utf-8")
-    return ours.replace("const LIBRARIES = {};", f"const LIBRARIES = {json.dumps(libraries)};", 1)
+    return installed.put_into((HERE / "scatter.js").read_text("utf-8"), LIBRARIES)
 
 
 def scaled(places: np.ndarray) -> np.ndarray:
@@ -60,10 +56,10 @@ def scaled(places: np.ndarray) -> np.ndarray:
     return (places - (low + high) / 2) / max(float((high - low).max()) / 2, 1e-9) * 0.96
 
 
-def pack(points: Points, *, plot: str, height: int, highlight: str) -> bytes:
+def pack(points: Points, *, plot: str, highlight: str) -> bytes:
     """Return points as the bytes that scatter.js unpacks."""
     header = {
-        "plot": plot, "mark": points.mark, "n": len(points.places), "names": list(points.names), "height": height,
+        "plot": plot, "mark": points.mark, "n": len(points.places), "names": list(points.names), "height": HEIGHT,
         "colors": list(points.colors), "labels": list(points.labels), "highlight": highlight,
     }  # fmt: skip
     text = json.dumps(header).encode()
@@ -77,7 +73,7 @@ def pack(points: Points, *, plot: str, height: int, highlight: str) -> bytes:
 
 
 def draw_points(
-    points: Points, *, plot: str, height: int, highlight: str, stars: Sequence[int] = (), rings: Sequence[int] = ()
+    points: Points, *, plot: str, highlight: str, stars: Sequence[int] = (), rings: Sequence[int] = ()
 ) -> np.ndarray:
     """Draw points; return the indices (n,) of those that a person selected.
 
@@ -89,7 +85,7 @@ def draw_points(
     key = f"{plot}_{hashlib.sha256(points.mark.encode()).hexdigest()[:8]}"
     state = draw(
         key=key,
-        data=pack(points, plot=plot, height=height, highlight=highlight),
+        data=pack(points, plot=plot, highlight=highlight),
         on_selection_change=lambda: None,
     )
     mark(key=f"{key}_marks", data={"plot": plot, "stars": list(stars), "rings": list(rings)}, height=1)

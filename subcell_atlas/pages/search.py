@@ -18,6 +18,7 @@ from subcell_atlas.identifiers import find_protein
 from subcell_atlas.pages import page_file, parts, reading
 from subcell_atlas.pages.cards import Card, draw_cards
 from subcell_atlas.pages.hits import show_hits
+from subcell_atlas.pages.names import ask_names, choose_names
 from subcell_atlas.pages.overview import show_overview
 from subcell_atlas.pages.parts import plain
 from subcell_atlas.pages.pictures import View, choose_view
@@ -28,6 +29,8 @@ from subcell_atlas.store import Store
 
 PROTEINS, PICTURE, SEQUENCE = "Proteins", "Picture", "Sequence"  # what is asked by
 MAX_K = 200
+COLUMNS = (11, 10)  # widths: the question, the overview
+N_EXAMPLES = 8
 CELLS_OF_QUERY = 6
 CELLS_OF_HIT = 3
 RELIABILITIES = ("Enhanced", "Supported", "Approved", "Uncertain")  # of HPA, the surest first
@@ -46,7 +49,7 @@ def show() -> None:
         )  # fmt: skip
         names = []
         if ask == PROTEINS:
-            names = parts.ask_proteins(proteins["name"].to_pylist(), key="gene", placeholder=PLACEHOLDER)
+            names = ask_names(proteins["name"].to_pylist(), key="gene", label="Proteins", placeholder=PLACEHOLDER)
         question, view = ask_rest(store, proteins, channels, ask=ask or PROTEINS)
         if ask == PICTURE:
             of_picture(store, proteins, question, view)
@@ -61,7 +64,8 @@ def show() -> None:
 
 def search_for(*names: str) -> None:
     """Make these proteins the query."""
-    st.session_state.update(by=PROTEINS, gene=list(names))
+    st.session_state["by"] = PROTEINS
+    choose_names(names, key="gene")
 
 
 def ask_rest(store: Store, proteins: pa.Table, channels: Sequence[str], *, ask: str) -> tuple[Question, View]:
@@ -124,15 +128,17 @@ def begin(store: Store, proteins: pa.Table) -> None:
     for row in proteins.select(["name", "localization"]).to_pylist():
         if row["localization"]:
             examples.setdefault(row["localization"][0], row["name"])
-    labels = [label for label in parts.colors_of(proteins) if label in examples][:8]
-    if labels:
-        st.markdown("**Begin with one of these**")
-        with st.container(horizontal=True, gap="xsmall"):
-            for label in labels:
-                name = examples[label]
-                text = f"{plain(name)} :gray[{plain(label)}]"
-                st.button(text, key=f"begin_{name}", on_click=search_for, args=(name,))
-    show_overview(store, proteins, (), (), height=520, search_for=search_for)
+    labels = [label for label in parts.colors_of(proteins) if label in examples][:N_EXAMPLES]
+    left, right = st.columns(COLUMNS, gap="medium")  # as answers have them: the overview stays, and is not drawn anew
+    with left:
+        if labels:
+            st.markdown("**Begin with one of these**")
+            with st.container(horizontal=True, gap="small"):
+                for label in labels:
+                    text = f"{plain(examples[label])} :gray[{plain(label)}]"
+                    st.button(text, key=f"begin_{examples[label]}", on_click=search_for, args=(examples[label],))
+    with right:
+        show_overview(store, proteins, (), (), search_for=search_for)
 
 
 def answer(
@@ -145,7 +151,7 @@ def answer(
     """Show the query's own cells, the overview, and below the hits, which are made first: they were asked for."""
     ids = tuple(row["protein_id"] for row in rows)
     names = [row["name"] for row in rows]
-    left, right = st.columns([11, 10], gap="medium")
+    left, right = st.columns(COLUMNS, gap="medium")
     hits = None
     with st.container():
         try:
@@ -169,7 +175,7 @@ def answer(
         show_query(store, rows, question, view)
     with right:
         found = hits["protein_id"].to_pylist() if hits else ()
-        show_overview(store, proteins, ids, found, height=430, search_for=search_for)
+        show_overview(store, proteins, ids, found, search_for=search_for)
 
 
 def show_cohesion(store: Store, rows: Sequence[dict[str, Any]], question: Question) -> None:
@@ -227,7 +233,7 @@ def of_picture(store: Store, proteins: pa.Table, question: Question, view: View)
         hits = reading.find_like_crops(store, asked.crops, asked.mark, question)
     title = f"Looks most like {plain(asked.name)}"
     show_answer(store, proteins, hits, question, view, title=title, file="like_picture")
-    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), height=430, search_for=search_for)
+    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), search_for=search_for)
     remark = f"  # (C, H, W): {', '.join(encoder.spec.channels)}"
     same_question(store, question, ["similar_to_image", "picture"], ["--image FILE"], remark=remark)
 
@@ -240,7 +246,7 @@ def of_sequence(store: Store, proteins: pa.Table, question: Question, view: View
     with st.spinner("Embedding the sequence…"):
         hits = reading.find_like_sequence(store, text, question)
     show_answer(store, proteins, hits, question, view, title="Most like this sequence", file="like_sequence")
-    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), height=430, search_for=search_for)
+    show_overview(store, proteins, (), hits["protein_id"].to_pylist(), search_for=search_for)
     st.page_link(page_file("functions"), label="What such a protein may do", query_params={"ask": "Sequence"})
     same_question(store, question, ["similar_to_sequence", "sequence"], ["--sequence FILE.fasta"])
 
