@@ -134,7 +134,7 @@ class Store:
             if any(folder.iterdir()) and not any(folder.glob("*.lance")):
                 msg = f"The folder {uri!r} holds other files and no atlas. Choose a new folder with --atlas."
                 raise BadInput(msg)
-        elif not is_remote(uri) and os.path.lexists(uri):
+        elif not is_remote(uri) and os.path.lexists(uri) and not is_folder(folder):  # which another may just have made
             raise BadInput(f"{uri!r} is a file; an atlas is a folder. Choose another place with --atlas.")
         return cls(uri, connect(uri))
 

@@ -103,6 +103,8 @@ def test_the_page_tells_recipe_encoder_licence_and_counts(open_about, own_atlas)
     assert sum(row["cells"] for row in rows_with(app, "cell line")) == 160
     assert [row["kind"] for row in rows_with(app, "kind")][-1] == "ingest"
     assert "Nothing was refused" in said
+    app.session_state["snippets"] = True
+    app.run()
     assert "atlas.info()" in app.code[-2].value
     assert app.code[-1].value.startswith("subcell-atlas info --json")
 

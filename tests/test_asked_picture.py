@@ -57,7 +57,8 @@ def test_a_cell_of_the_atlas_is_most_like_its_own_protein(open_page, demo_atlas,
     app = checked(app.number_input(key="pixel_size").set_value(pixel).run())
     assert item.metadata["gene_symbol"] in hit_names(app)[:3]
     assert "What the encoder sees" in texts(app)
-    assert "similar_to_image" in app.code[0].value
+    app.session_state["snippets"] = True
+    assert "similar_to_image" in app.run().code[0].value
 
 
 def test_a_file_of_all_channels_is_taken_and_a_square_of_it(open_page, demo_atlas, demo_source):
